@@ -1,0 +1,1 @@
+//! All protobuf files and their generated code.

@@ -1,0 +1,3 @@
+//! Each service and its peers on the same work in one run.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Boot server: inventory, cluster CA, join tokens, the grant to form the cluster, progress.

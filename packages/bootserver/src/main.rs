@@ -1,0 +1,3 @@
+//! The `bootserver` command.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Client of Chainfire: failover, CAS, watches that resume, lease keep-alive, election.

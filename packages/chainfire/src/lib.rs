@@ -1,0 +1,1 @@
+//! Chainfire, the cluster's key-value store: etcd's v3 API on Raft.

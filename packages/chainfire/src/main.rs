@@ -1,0 +1,3 @@
+//! The `chainfire` command.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Error codes with a hint, and their mapping to gRPC and HTTP.

@@ -1,0 +1,1 @@
+//! The agent that turns a booted machine into a member of the cluster.

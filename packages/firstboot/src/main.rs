@@ -1,0 +1,3 @@
+//! The `firstboot` command.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Cluster CA, node and service certificates with SPIFFE ids, join tokens.

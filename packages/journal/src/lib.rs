@@ -1,0 +1,1 @@
+//! The durable log that all Raft groups of a process share.

@@ -1,0 +1,3 @@
+//! The operator's command line, and a whole cloud on one machine.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! gRPC and HTTPS servers and channels with mTLS, caller identity, health and graceful stop.

@@ -1,0 +1,1 @@
+//! The pure probe, do, verify engine of first boot, with its durable ledger.

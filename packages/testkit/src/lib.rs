@@ -1,0 +1,1 @@
+//! Real processes on free ports, clusters, faults, a history recorder and a linearizability checker.

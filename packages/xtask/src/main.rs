@@ -1,0 +1,3 @@
+//! Checks and repairs of the tree: xtask verify, xtask fix.
+
+fn main() {}
