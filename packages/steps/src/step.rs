@@ -68,7 +68,7 @@ impl Step {
     /// How long the step may go without success before it counts as failed. `None`: for ever,
     /// since it waits for others (peers that are not powered on yet, an operator's token).
     pub fn limits(self) -> Limits {
-        let minutes = |n| Some(Duration::from_secs(60 * n));
+        let minutes = |n: u64| Some(Duration::from_secs(60 * n));
         let deadline = match self {
             Step::Identity | Step::Bless => minutes(1),
             Step::Disk => minutes(15),
