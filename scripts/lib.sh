@@ -1,0 +1,43 @@
+# What the scripts share: where builds go, what gets installed, how they speak. Sourced, not run.
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+# Build output lies outside the checkout, so that a fresh clone reuses compiled dependencies.
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/plasmacloud/target}
+
+say() { printf '\033[1m%s\033[0m\n' "== $*" >&2; }
+note() { printf '   %s\n' "$*" >&2; }
+die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+# skip WHAT WHY: remembered, and listed by `skipped` at the end
+skips=()
+skip() { skips+=("$1: $2"); note "skipped $1: $2"; }
+skipped() {
+  [ ${#skips[@]} -eq 0 ] && return
+  say "left out"
+  printf '   %s\n' "${skips[@]}" >&2
+}
+
+# install COMMAND PACKAGE: makes sure a command is there; false when it can't be had
+install() {
+  command -v "$1" >/dev/null 2>&1 && return 0
+  command -v apt-get >/dev/null 2>&1 || return 1
+  [ "$(id -u)" = 0 ] || return 1
+  note "installing $2"
+  # a service's package must not start the service
+  printf '#!/bin/sh\nexit 101\n' >/tmp/plasma-policy-$$ && chmod +x /tmp/plasma-policy-$$
+  local policy=/usr/sbin/policy-rc.d ours=
+  [ -e "$policy" ] || { mv /tmp/plasma-policy-$$ "$policy"; ours=1; }
+  local tried=1
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$2" >/dev/null 2>&1 ||
+    { apt-get update -qq >/dev/null 2>&1 &&
+      DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$2" >/dev/null; } || tried=
+  [ -n "$ours" ] && rm -f "$policy"
+  rm -f /tmp/plasma-policy-$$
+  [ -n "$tried" ] && command -v "$1" >/dev/null 2>&1
+}
+
+need_rust() {
+  command -v cargo >/dev/null 2>&1 || die "cargo is missing: install Rust (see rust-toolchain.toml for the version)"
+  install cc gcc || die "a C compiler is missing: install gcc"
+}
