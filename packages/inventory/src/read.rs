@@ -302,7 +302,7 @@ impl Reader {
         let table = Table { path: path.to_owned(), map };
         for key in map.keys().filter(|k| !keys.contains(&k.as_str())) {
             let what = format!("unknown key {}", quoted(&table.at(key)));
-            let hint = match nearest(key, keys) {
+            let hint = match settings::nearest(key, keys.iter().copied()) {
                 Some(near) => format!("did you mean {near:?}?"),
                 None => format!("remove it; known here: {}", keys.join(", ")),
             };
@@ -409,29 +409,4 @@ fn quoted(text: &str) -> String {
     let short: String = text.chars().take(80).collect();
     let dots = if short.len() < text.len() { "…" } else { "" };
     format!("{short:?}{dots}")
-}
-
-/// The known key that was probably meant.
-fn nearest<'k>(key: &str, keys: &[&'k str]) -> Option<&'k str> {
-    if key.len() > 64 {
-        return None;
-    }
-    let near = |k: &&'k str| (distance(&key.to_lowercase(), &k.to_lowercase()), *k);
-    keys.iter().map(near).min().filter(|(d, k)| *d <= 1 + k.len() / 4).map(|(_, k)| k)
-}
-
-/// Edits between two short texts.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let change = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(row[j] + 1).min(row[j + 1] + 1);
-        }
-    }
-    row[b.len()]
 }
