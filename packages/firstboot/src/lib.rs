@@ -1,1 +1,30 @@
 //! The agent that turns a booted machine into a member of the cluster.
+//!
+//! What is decided stands in the pure crate `steps`; here is the thin shell that looks at the
+//! machine and changes it. A step's probe asks the world, never the ledger: the ledger says what
+//! was done and how long it took, for people and for the boot server.
+//!
+//! States of a run: going, waiting(reason), blessed, failed(code, hint). What survives a restart:
+//! the ledger, the keys, the certificates, the boot server's answer to the enrolment, the rendered
+//! settings of the services, and the services' data.
+
+mod agent;
+mod bootserver;
+mod clock;
+pub mod codes;
+mod enroll;
+mod files;
+mod identify;
+mod join;
+mod node;
+mod report;
+mod settings;
+mod supervisor;
+mod systemd;
+
+pub use agent::{Ending, run};
+pub use files::{describe_ledger, lock};
+pub use node::Node;
+pub use report::Reporter;
+pub use settings::{Mode, Settings};
+pub use supervisor::{Running, Service, Supervised};

@@ -154,7 +154,8 @@ impl Node {
         SocketAddr::new(self.address, port)
     }
 
-    fn url(&self, port: u16) -> String {
+    /// Where one of the node's services is reached over TLS: `https://10.20.0.11:2379`.
+    pub fn url(&self, port: u16) -> String {
         format!("https://{}", self.socket(port))
     }
 }

@@ -1,0 +1,88 @@
+//! Files of the state folder, the lock on it, and the ledger as people read it.
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::path::Path;
+
+use fault::{Fault, Kind};
+use steps::{Ledger, Outcome};
+
+use crate::agent::state_fault;
+use crate::{Settings, codes};
+
+/// The content of a file; `None` when there is none.
+pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, Fault> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(state_fault(format!("cannot read {}: {error}", path.display()))),
+    }
+}
+
+/// Writes a file that anybody may read, durably: a power cut leaves the old one or the new one.
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), Fault> {
+    if let Some(folder) = path.parent() {
+        make_folder(folder)?;
+    }
+    Ok(identity::write_file(path, bytes, 0o644)?)
+}
+
+fn make_folder(folder: &Path) -> Result<(), Fault> {
+    fs::create_dir_all(folder)
+        .map_err(|error| state_fault(format!("cannot make {}: {error}", folder.display())))
+}
+
+/// Whether a folder has anything in it; one that is not there has nothing.
+pub(crate) fn is_empty(folder: &Path) -> Result<bool, Fault> {
+    match fs::read_dir(folder) {
+        Ok(mut entries) => Ok(entries.next().is_none()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(state_fault(format!("cannot read {}: {error}", folder.display()))),
+    }
+}
+
+/// Makes sure that no second agent works on the same state; the lock ends with the process.
+///
+/// # Errors
+/// When the folder cannot be made, or another agent holds it.
+pub fn lock(settings: &Settings) -> Result<File, Fault> {
+    let folder = &settings.state_dir;
+    let path = folder.join("lock");
+    make_folder(folder)?;
+    let file = File::create(&path)
+        .map_err(|error| state_fault(format!("cannot write {}: {error}", path.display())))?;
+    file.try_lock().map_err(|_| {
+        Fault::new(
+            codes::STATE,
+            Kind::Precondition,
+            format!("another firstboot works on {}", folder.display()),
+            "stop it first, or give this one a state_dir of its own",
+        )
+    })?;
+    Ok(file)
+}
+
+/// The ledger as a table for people.
+///
+/// # Errors
+/// When there is a ledger and it cannot be read.
+pub fn describe_ledger(settings: &Settings) -> Result<String, Fault> {
+    let path = settings.ledger();
+    let Some(bytes) = read(&path)? else {
+        return Ok(format!("nothing was done yet: there is no {}\n", path.display()));
+    };
+    let ledger = Ledger::decode(&String::from_utf8_lossy(&bytes))
+        .map_err(|error| state_fault(format!("cannot read {}: {error}", path.display())))?;
+    let mut text = format!("generation {}, run {}\n", ledger.generation, ledger.runs);
+    for (step, record) in &ledger.steps {
+        let state = match &record.outcome {
+            Outcome::Running => "running".to_owned(),
+            Outcome::Done => "done".to_owned(),
+            Outcome::Waiting { reason } => format!("waiting: {reason}"),
+            Outcome::Off { reason } => format!("off: {reason}"),
+            Outcome::Failed { code, what, hint } => format!("failed: {code} {what}, {hint}"),
+        };
+        text.push_str(&format!("{:9} {:>8} ms  {state}\n", step.name(), record.millis));
+    }
+    Ok(text)
+}

@@ -1,0 +1,192 @@
+//! The machine as the steps see it: one probe and one act per step.
+
+use std::fs;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fault::{Fault, Kind};
+use inventory::Inventory;
+use steps::{Probe, Step};
+use tokio_util::sync::CancellationToken;
+
+use crate::bootserver::BootServer;
+use crate::enroll::{self, Enrolment};
+use crate::join::Member;
+use crate::report::Reporter;
+use crate::{Mode, Settings, clock, codes, identify};
+
+/// How often the certificates' age is looked at.
+const RENEWAL_CHECK: Duration = Duration::from_secs(3600);
+
+/// This machine, and what is known of it so far in this run.
+pub struct Node {
+    pub(crate) settings: Arc<Settings>,
+    name: Option<String>,
+    member: Member,
+}
+
+impl Node {
+    /// Nothing is known yet.
+    pub fn new(settings: Arc<Settings>) -> Self {
+        Node { member: Member::new(settings.clone()), settings, name: None }
+    }
+
+    /// The node's name, once the step identify is true.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// The steps of this kind of node, and those that it leaves out with the reason.
+    pub(crate) fn plan(&self) -> (Vec<Step>, Vec<(Step, String)>) {
+        let off: &[Step] = match self.settings.mode {
+            Mode::Process => &[Step::Disk, Step::Install],
+            Mode::Systemd => &[],
+        };
+        let plan = Step::ALL.into_iter().filter(|step| !off.contains(step)).collect();
+        (plan, off.iter().map(|&step| (step, "this node is processes only".to_owned())).collect())
+    }
+
+    /// Is the step true?
+    pub(crate) async fn probe(&mut self, step: Step) -> Result<Probe, Fault> {
+        match step {
+            Step::Identify => self.identify().await,
+            Step::Clock => clock::probe(&self.server()?, self.settings.mode).await,
+            Step::Network => self.network(),
+            Step::Disk | Step::Install => installed(),
+            Step::Identity => enroll::probe_keys(&self.settings),
+            Step::Enroll => enroll::probe(&self.settings, self.known()?),
+            Step::Join => self.member.probe_joined(self.known()?, &self.enrolment()?).await,
+            Step::Services => self.member.probe_ready(self.known()?, &self.enrolment()?).await,
+            Step::Gates => self.member.probe_gates(self.known()?, &self.enrolment()?).await,
+            // the ledger's own last line is the blessing; the boot server gets its copy
+            Step::Bless => Ok(Probe::True),
+        }
+    }
+
+    /// Make the step true.
+    pub(crate) async fn act(&mut self, step: Step) -> Result<(), Fault> {
+        match step {
+            Step::Clock => clock::act(&self.server()?).await,
+            Step::Identity => enroll::make_keys(&self.settings),
+            Step::Enroll => {
+                let seen = identify::seen(&self.settings);
+                let server = BootServer::new(&self.settings, None)?;
+                enroll::act(&self.settings, &server, self.known()?, seen).await
+            }
+            Step::Join => {
+                let (name, enrolment) = (self.known()?.to_owned(), self.enrolment()?);
+                let server = self.server()?;
+                self.member.join(&name, &enrolment, &server).await
+            }
+            // these have nothing to do beside waiting, and their probes say for what
+            Step::Identify
+            | Step::Network
+            | Step::Disk
+            | Step::Install
+            | Step::Services
+            | Step::Gates
+            | Step::Bless => Ok(()),
+        }
+    }
+
+    /// After the blessing: certificates are renewed in time, and in process mode the services are
+    /// kept running, until `stop`.
+    pub async fn stay(&mut self, _reporter: &Reporter, stop: &CancellationToken) {
+        if self.settings.mode == Mode::Systemd {
+            return;
+        }
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(RENEWAL_CHECK) => {}
+                () = stop.cancelled() => return,
+            }
+            if let Err(fault) = self.renew().await {
+                tracing::warn!(%fault, "certificates are not renewed yet, trying again later");
+            }
+        }
+    }
+
+    /// Stops the node's services, in process mode.
+    pub async fn stop(&mut self) {
+        self.member.stop().await;
+    }
+
+    async fn renew(&self) -> Result<(), Fault> {
+        if !enroll::renewal_due(&self.settings)? {
+            return Ok(());
+        }
+        enroll::renew(&self.settings, &self.server()?, self.known()?).await?;
+        tracing::info!("certificates renewed");
+        Ok(())
+    }
+
+    async fn identify(&mut self) -> Result<Probe, Fault> {
+        let name = match (&self.settings.node, Enrolment::read(&self.settings)?) {
+            (Some(name), _) => name.clone(),
+            (None, Some(enrolment)) => enrolment.node,
+            (None, None) => {
+                let inventory = self.server()?.inventory().await?;
+                identify::find(&inventory, &identify::seen(&self.settings))?
+            }
+        };
+        self.name = Some(name);
+        Ok(Probe::True)
+    }
+
+    /// The node holds the address that the inventory gives it: binding to it works.
+    ///
+    /// Before enrolment the inventory is not here yet; then the boot server was reached, and that
+    /// is network enough.
+    fn network(&self) -> Result<Probe, Fault> {
+        let Some(enrolment) = Enrolment::read(&self.settings)? else { return Ok(Probe::True) };
+        let inventory: Inventory = enrolment.inventory()?;
+        let address = inventory.node(self.known()?)?.address;
+        match UdpSocket::bind(SocketAddr::new(address, 0)) {
+            Ok(_) => Ok(Probe::True),
+            Err(error) => Ok(Probe::Waiting(format!(
+                "{} this machine does not hold {address} ({error})",
+                codes::ADDRESS
+            ))),
+        }
+    }
+
+    fn known(&self) -> Result<&str, Fault> {
+        self.name.as_deref().ok_or_else(|| {
+            Fault::new(codes::UNKNOWN, Kind::Internal, "the node is not identified", "report this as a bug")
+        })
+    }
+
+    fn enrolment(&self) -> Result<Enrolment, Fault> {
+        Enrolment::read(&self.settings)?.ok_or_else(|| {
+            let what = "the node is not enrolled";
+            Fault::new(codes::STATE, Kind::Unavailable, what, "start firstboot again")
+        })
+    }
+
+    /// With the node's certificate where there is one.
+    fn server(&self) -> Result<BootServer, Fault> {
+        let own = enroll::tls_files(&self.settings, "node");
+        let usable = own.cert.exists() && rpc::Tls::load(&own).is_ok();
+        BootServer::new(&self.settings, usable.then_some(&own))
+    }
+}
+
+/// Installed means that the root is on a disk and not in memory, as it is after a netboot.
+fn installed() -> Result<Probe, Fault> {
+    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+    let root = mounts.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let (_, place, kind) = (words.next()?, words.next()?, words.next()?);
+        (place == "/").then_some(kind)
+    });
+    match root.last() {
+        Some("tmpfs" | "squashfs" | "overlay" | "rootfs") => Err(Fault::new(
+            codes::NOT_INSTALLED,
+            Kind::Precondition,
+            "this machine runs from memory and has no system on its disk",
+            "install it with disko and nixos-install; firstboot does not write disks in this version",
+        )),
+        _ => Ok(Probe::True),
+    }
+}

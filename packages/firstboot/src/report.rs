@@ -1,0 +1,106 @@
+//! Tells the boot server where the node is. Progress informs: a lost report stops nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bootserver::wire::Progress;
+use steps::{Ledger, Outcome, Step};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::bootserver::BootServer;
+use crate::enroll;
+use crate::Settings;
+
+/// Sends the latest state, and only the latest: what was not sent yet is overtaken.
+pub struct Reporter {
+    tell: watch::Sender<Option<Progress>>,
+    task: JoinHandle<()>,
+}
+
+const ATTEMPT: Duration = Duration::from_secs(5);
+/// A report that was not taken is sent again after this long.
+const AGAIN: Duration = Duration::from_secs(2);
+
+impl Reporter {
+    /// Reports until `stop`.
+    pub fn start(settings: Arc<Settings>, stop: CancellationToken) -> Self {
+        let (tell, told) = watch::channel(None);
+        Reporter { tell, task: tokio::spawn(send(settings, told, stop)) }
+    }
+
+    /// The ledger changed.
+    pub fn tell(&self, node: Option<&str>, ledger: &Ledger) {
+        if let Some(node) = node {
+            self.tell.send_replace(Some(progress(node, ledger)));
+        }
+    }
+
+    /// Waits for the task; the latest report is sent if that works at once.
+    pub async fn stop(self) {
+        let Reporter { tell, task } = self;
+        drop(tell);
+        let _ = tokio::time::timeout(ATTEMPT, task).await;
+    }
+}
+
+fn progress(node: &str, ledger: &Ledger) -> Progress {
+    let latest = ledger.steps.iter().rev().find(|(_, record)| !matches!(record.outcome, Outcome::Off { .. }));
+    let (step, state, detail) = match latest.map(|(step, record)| (*step, &record.outcome)) {
+        Some((step, Outcome::Running)) => (step, "running", String::new()),
+        Some((step, Outcome::Waiting { reason })) => (step, "waiting", reason.clone()),
+        Some((step, Outcome::Failed { code, what, hint })) => {
+            (step, "failed", format!("{code} {what}, {hint}"))
+        }
+        Some((step, Outcome::Done | Outcome::Off { .. })) => (step, "done", String::new()),
+        None => (Step::Identify, "running", String::new()),
+    };
+    let phases = ledger
+        .steps
+        .iter()
+        .filter(|(_, record)| record.outcome == Outcome::Done)
+        .map(|(step, record)| (step.name().to_owned(), record.millis))
+        .collect();
+    Progress {
+        node: node.to_owned(),
+        step: step.name().to_owned(),
+        state: state.to_owned(),
+        detail,
+        generation: ledger.generation,
+        phases,
+    }
+}
+
+async fn send(
+    settings: Arc<Settings>,
+    mut told: watch::Receiver<Option<Progress>>,
+    stop: CancellationToken,
+) {
+    while told.changed().await.is_ok() {
+        loop {
+            let Some(progress) = told.borrow_and_update().clone() else { break };
+            match attempt(&settings, &progress).await {
+                Ok(()) => break,
+                Err(reason) => tracing::debug!(%reason, "progress was not taken"),
+            }
+            if stop.is_cancelled() {
+                return;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(AGAIN) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+}
+
+async fn attempt(settings: &Settings, progress: &Progress) -> Result<(), String> {
+    let own = enroll::tls_files(settings, "node");
+    let server = BootServer::new(settings, own.cert.exists().then_some(&own))
+        .map_err(|fault| fault.to_string())?;
+    match tokio::time::timeout(ATTEMPT, server.progress(progress)).await {
+        Ok(sent) => sent.map_err(|fault| fault.to_string()),
+        Err(_) => Err("no answer in time".to_owned()),
+    }
+}
