@@ -37,11 +37,17 @@ impl BootServer {
         parse_inventory(&value)
     }
 
-    pub(crate) async fn enroll(&self, request: &wire::EnrollRequest) -> Result<wire::Enrolled, Fault> {
+    pub(crate) async fn enroll(
+        &self,
+        request: &wire::EnrollRequest,
+    ) -> Result<wire::Enrolled, Fault> {
         self.https.post_json(&self.url("/v1/enroll"), request).await
     }
 
-    pub(crate) async fn renew(&self, request: &wire::RenewRequest) -> Result<wire::Enrolled, Fault> {
+    pub(crate) async fn renew(
+        &self,
+        request: &wire::RenewRequest,
+    ) -> Result<wire::Enrolled, Fault> {
         self.https.post_json(&self.url("/v1/renew"), request).await
     }
 
@@ -51,7 +57,8 @@ impl BootServer {
     }
 
     pub(crate) async fn progress(&self, progress: &wire::Progress) -> Result<(), Fault> {
-        let _: serde_json::Value = self.https.post_json(&self.url("/v1/progress"), progress).await?;
+        let _: serde_json::Value =
+            self.https.post_json(&self.url("/v1/progress"), progress).await?;
         Ok(())
     }
 

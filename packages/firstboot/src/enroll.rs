@@ -111,7 +111,11 @@ pub(crate) async fn act(
 }
 
 /// Asks for the same certificates for longer, with the node's own certificate.
-pub(crate) async fn renew(settings: &Settings, server: &BootServer, node: &str) -> Result<(), Fault> {
+pub(crate) async fn renew(
+    settings: &Settings,
+    server: &BootServer,
+    node: &str,
+) -> Result<(), Fault> {
     let (csr_node, csrs) = requests(settings)?;
     let request = RenewRequest { node: node.to_owned(), csr_node, csrs };
     keep(settings, node, server.renew(&request).await?)

@@ -52,11 +52,15 @@ impl Member {
         let status = match self.status(node, enrolment).await {
             Ok(status) => status,
             // it may not have been started yet: starting what runs does no harm
-            Err(_) if self.settings.mode == Mode::Systemd && !self.begun() => return Ok(Probe::False),
+            Err(_) if self.settings.mode == Mode::Systemd && !self.begun() => {
+                return Ok(Probe::False);
+            }
             Err(_) => return Ok(Probe::Waiting("chainfire is starting".to_owned())),
         };
         if status.leader == 0 {
-            return Ok(Probe::Waiting("there is no leader: a majority of the members must run".into()));
+            return Ok(Probe::Waiting(
+                "there is no leader: a majority of the members must run".into(),
+            ));
         }
         if status.learner {
             return Ok(Probe::Waiting("catching up as a learner".to_owned()));
@@ -73,7 +77,8 @@ impl Member {
     ) -> Result<(), Fault> {
         let fresh = files::is_empty(&self.settings.chainfire_data())?;
         if fresh || !self.begun() {
-            let start = if fresh { self.verdict(node, enrolment, server).await? } else { Start::Join };
+            let start =
+                if fresh { self.verdict(node, enrolment, server).await? } else { Start::Join };
             self.configure(node, enrolment, start)?;
         }
         match self.settings.mode {
@@ -175,7 +180,8 @@ impl Member {
                     key: tls.key,
                     ca: tls.ca,
                 };
-                let settings = inventory::chainfire_settings(&enrolment.inventory()?, node, &paths)?;
+                let settings =
+                    inventory::chainfire_settings(&enrolment.inventory()?, node, &paths)?;
                 let text = format!("{}{settings}", begin.toml());
                 files::write(&self.settings.chainfire_toml(), text.as_bytes())
             }
@@ -208,7 +214,8 @@ impl Member {
                 let inventory = enrolment.inventory()?;
                 let endpoint = inventory.node(node)?.url(CLIENT_PORT);
                 let tls = rpc::Tls::load(&enroll::tls_files(&self.settings, "node"))?;
-                Client::connect([endpoint], Some(tls)).map_err(|error| unreachable(error.to_string()))?
+                Client::connect([endpoint], Some(tls))
+                    .map_err(|error| unreachable(error.to_string()))?
             }
         };
         Ok(self.client.insert(client))

@@ -14,7 +14,10 @@ use tokio_util::sync::CancellationToken;
 /// Each is looked at first and only done when it is not true already, so it may be stopped (or lose
 /// power) at any point and started again.
 #[derive(Parser)]
-#[command(version, after_help = "Examples:\n  firstboot --config /etc/plasma/firstboot.toml\n  firstboot --config node02.toml --check-config\n  firstboot ledger --config node02.toml")]
+#[command(
+    version,
+    after_help = "Examples:\n  firstboot --config /etc/plasma/firstboot.toml\n  firstboot --config node02.toml --check-config\n  firstboot ledger --config node02.toml"
+)]
 struct Cli {
     #[command(flatten)]
     settings: settings::SettingsArgs,

@@ -153,7 +153,12 @@ impl Node {
 
     fn known(&self) -> Result<&str, Fault> {
         self.name.as_deref().ok_or_else(|| {
-            Fault::new(codes::UNKNOWN, Kind::Internal, "the node is not identified", "report this as a bug")
+            Fault::new(
+                codes::UNKNOWN,
+                Kind::Internal,
+                "the node is not identified",
+                "report this as a bug",
+            )
         })
     }
 

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bootserver::wire::Progress;
+use fault::Fault;
 use steps::{Ledger, Outcome, Step};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::bootserver::BootServer;
-use crate::enroll;
-use crate::Settings;
+use crate::{Settings, enroll};
 
 /// Sends the latest state, and only the latest: what was not sent yet is overtaken.
 pub struct Reporter {
@@ -19,7 +19,8 @@ pub struct Reporter {
     task: JoinHandle<()>,
 }
 
-const ATTEMPT: Duration = Duration::from_secs(5);
+/// How long the last report may hold up the agent's end.
+const LAST: Duration = Duration::from_secs(2);
 /// A report that was not taken is sent again after this long.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -41,12 +42,16 @@ impl Reporter {
     pub async fn stop(self) {
         let Reporter { tell, task } = self;
         drop(tell);
-        let _ = tokio::time::timeout(ATTEMPT, task).await;
+        let _ = tokio::time::timeout(LAST, task).await;
     }
 }
 
 fn progress(node: &str, ledger: &Ledger) -> Progress {
-    let latest = ledger.steps.iter().rev().find(|(_, record)| !matches!(record.outcome, Outcome::Off { .. }));
+    let latest = ledger
+        .steps
+        .iter()
+        .rev()
+        .find(|(_, record)| !matches!(record.outcome, Outcome::Off { .. }));
     let (step, state, detail) = match latest.map(|(step, record)| (*step, &record.outcome)) {
         Some((step, Outcome::Running)) => (step, "running", String::new()),
         Some((step, Outcome::Waiting { reason })) => (step, "waiting", reason.clone()),
@@ -82,7 +87,7 @@ async fn send(
             let Some(progress) = told.borrow_and_update().clone() else { break };
             match attempt(&settings, &progress).await {
                 Ok(()) => break,
-                Err(reason) => tracing::debug!(%reason, "progress was not taken"),
+                Err(fault) => tracing::debug!(%fault, "progress was not taken"),
             }
             if stop.is_cancelled() {
                 return;
@@ -95,12 +100,8 @@ async fn send(
     }
 }
 
-async fn attempt(settings: &Settings, progress: &Progress) -> Result<(), String> {
+async fn attempt(settings: &Settings, progress: &Progress) -> Result<(), Fault> {
     let own = enroll::tls_files(settings, "node");
-    let server = BootServer::new(settings, own.cert.exists().then_some(&own))
-        .map_err(|fault| fault.to_string())?;
-    match tokio::time::timeout(ATTEMPT, server.progress(progress)).await {
-        Ok(sent) => sent.map_err(|fault| fault.to_string()),
-        Err(_) => Err("no answer in time".to_owned()),
-    }
+    let server = BootServer::new(settings, own.cert.exists().then_some(&own))?;
+    server.progress(progress).await
 }

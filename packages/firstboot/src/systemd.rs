@@ -10,14 +10,15 @@ use crate::codes;
 /// # Errors
 /// When systemctl is not there or refuses; its words are in the fault.
 pub async fn start(unit: &str) -> Result<(), Fault> {
-    let output = Command::new("systemctl").args(["start", unit]).output().await.map_err(|error| {
-        Fault::new(
-            codes::UNIT,
-            Kind::Internal,
-            format!("cannot run systemctl: {error}"),
-            "mode = \"systemd\" needs systemd; set mode = \"process\" elsewhere",
-        )
-    })?;
+    let output =
+        Command::new("systemctl").args(["start", unit]).output().await.map_err(|error| {
+            Fault::new(
+                codes::UNIT,
+                Kind::Internal,
+                format!("cannot run systemctl: {error}"),
+                "mode = \"systemd\" needs systemd; set mode = \"process\" elsewhere",
+            )
+        })?;
     if output.status.success() {
         return Ok(());
     }
