@@ -2,7 +2,7 @@
 /// One request in the log. The numbers are on disk: never reuse one.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Command {
-    #[prost(oneof = "command::Request", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "command::Request", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     pub request: ::core::option::Option<command::Request>,
 }
 /// Nested message and enum types in `Command`.
@@ -29,6 +29,10 @@ pub mod command {
         Alarm(super::super::super::super::etcdserverpb::AlarmRequest),
         #[prost(message, tag = "9")]
         LeaseExpire(super::LeaseExpire),
+        #[prost(message, tag = "10")]
+        LessorClaim(super::LessorClaim),
+        #[prost(message, tag = "11")]
+        Range(super::super::super::super::etcdserverpb::RangeRequest),
     }
 }
 /// Revokes leases whose time is over; unknown ones are no error.
@@ -36,4 +40,14 @@ pub mod command {
 pub struct LeaseExpire {
     #[prost(int64, repeated, tag = "1")]
     pub ids: ::prost::alloc::vec::Vec<i64>,
+    /// Term in which the proposer was the leader. Refused once a later term has claimed.
+    #[prost(uint64, tag = "2")]
+    pub term: u64,
+}
+/// A new leader takes over the deadlines of all leases. A paused former leader that wakes up
+/// cannot expire anything afterwards.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LessorClaim {
+    #[prost(uint64, tag = "1")]
+    pub term: u64,
 }

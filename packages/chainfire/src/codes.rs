@@ -1,0 +1,69 @@
+//! The error codes of this crate. A code never changes its meaning.
+
+use fault::Code;
+
+/// The request is malformed in itself.
+pub const BAD_REQUEST: Code = Code("CF-1001");
+/// A key that must exist does not.
+pub const NO_KEY: Code = Code("CF-1002");
+/// There is no such lease.
+pub const NO_LEASE: Code = Code("CF-1003");
+/// A lease of this id exists.
+pub const LEASE_EXISTS: Code = Code("CF-1004");
+/// The revision is compacted.
+pub const COMPACTED: Code = Code("CF-1005");
+/// The revision does not exist yet.
+pub const FUTURE: Code = Code("CF-1006");
+/// The request is over a limit of size or count.
+pub const TOO_LARGE: Code = Code("CF-1007");
+/// The store is over its quota.
+pub const NO_SPACE: Code = Code("CF-1008");
+/// A member's data is damaged.
+pub const CORRUPT: Code = Code("CF-1009");
+/// The engine failed.
+pub const ENGINE: Code = Code("CF-1010");
+/// The call is not built yet or never will be.
+pub const UNSUPPORTED: Code = Code("CF-1011");
+/// Authentication is off.
+pub const NO_AUTH: Code = Code("CF-1012");
+/// The caller's certificate does not allow this.
+pub const DENIED: Code = Code("CF-1013");
+
+/// Nobody leads.
+pub const NO_LEADER: Code = Code("CF-2001");
+/// The call must go to the leader, and this node is it no longer.
+pub const NOT_LEADER: Code = Code("CF-2002");
+/// Too much waits.
+pub const BUSY: Code = Code("CF-2003");
+/// No answer in time; it may still take effect.
+pub const TIMED_OUT: Code = Code("CF-2004");
+/// The leader changed; it may still take effect.
+pub const LEADER_CHANGED: Code = Code("CF-2005");
+/// This node stops, or its store failed.
+pub const STOPPED: Code = Code("CF-2006");
+
+/// There is no such member.
+pub const NO_MEMBER: Code = Code("CF-3001");
+/// The member exists.
+pub const MEMBER_EXISTS: Code = Code("CF-3002");
+/// The learner has not caught up.
+pub const NOT_READY: Code = Code("CF-3003");
+/// The change of members cannot be made now.
+pub const MEMBERS: Code = Code("CF-3004");
+/// The caller belongs to another cluster.
+pub const WRONG_CLUSTER: Code = Code("CF-3005");
+/// A member of this name is alive.
+pub const ALIVE: Code = Code("CF-3006");
+
+/// A setting is wrong in itself or beside another.
+pub const SETTINGS: Code = Code("CF-4001");
+/// The data folder cannot be used.
+pub const DATA_DIR: Code = Code("CF-4002");
+/// Another process has the data folder.
+pub const LOCKED: Code = Code("CF-4003");
+/// The data folder belongs to another cluster or member.
+pub const FOREIGN_DATA: Code = Code("CF-4004");
+/// Joining did not succeed.
+pub const JOIN: Code = Code("CF-4005");
+/// The journal or the engine does not open.
+pub const STORAGE: Code = Code("CF-4006");

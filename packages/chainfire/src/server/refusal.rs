@@ -1,0 +1,286 @@
+//! Refusals in etcd's words: client libraries match on code and text. Our own code and hint
+//! travel in the metadata.
+
+use consensus::{MembershipError, ProposeError, ReadError};
+use fault::Code as Plasma;
+use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::{Code, Status};
+
+use crate::codes;
+use crate::store::StoreError;
+
+/// One way to say no.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    grpc: Code,
+    text: &'static str,
+    code: Plasma,
+    hint: &'static str,
+}
+
+const fn refusal(grpc: Code, text: &'static str, code: Plasma, hint: &'static str) -> Refusal {
+    Refusal { grpc, text, code, hint }
+}
+
+impl From<&Refusal> for Status {
+    fn from(refusal: &Refusal) -> Status {
+        status(refusal.grpc, refusal.text, refusal.code, refusal.hint)
+    }
+}
+
+fn status(grpc: Code, text: impl Into<String>, code: Plasma, hint: &'static str) -> Status {
+    let mut metadata = MetadataMap::with_capacity(2);
+    metadata.insert("plasma-code", MetadataValue::from_static(code.0));
+    if !hint.is_empty() {
+        metadata.insert("plasma-hint", MetadataValue::from_static(hint));
+    }
+    Status::with_metadata(grpc, text, metadata)
+}
+
+pub(crate) const TOO_LARGE: Refusal = refusal(
+    Code::InvalidArgument,
+    "etcdserver: request is too large",
+    codes::TOO_LARGE,
+    "split the request; the limit is limits.request_bytes",
+);
+pub(crate) const NO_SPACE: Refusal = refusal(
+    Code::ResourceExhausted,
+    "etcdserver: mvcc: database space exceeded",
+    codes::NO_SPACE,
+    "delete, compact, then disarm the alarm; or raise storage.quota_bytes",
+);
+pub(crate) const NO_LEADER: Refusal = refusal(
+    Code::Unavailable,
+    "etcdserver: no leader",
+    codes::NO_LEADER,
+    "try again; if it stays, bring a majority of the members up",
+);
+pub(crate) const NOT_LEADER: Refusal = refusal(
+    Code::FailedPrecondition,
+    "etcdserver: not leader",
+    codes::NOT_LEADER,
+    "ask the leader; endpoint status names it",
+);
+pub(crate) const TIMED_OUT: Refusal = refusal(
+    Code::Unavailable,
+    "etcdserver: request timed out",
+    codes::TIMED_OUT,
+    "it may still take effect; read before trying again",
+);
+const LEADER_CHANGED: Refusal = refusal(
+    Code::Unavailable,
+    "etcdserver: leader changed",
+    codes::LEADER_CHANGED,
+    "it may still take effect; read before trying again",
+);
+const BUSY: Refusal = refusal(
+    Code::ResourceExhausted,
+    "etcdserver: too many requests",
+    codes::BUSY,
+    "send less at once, or try again",
+);
+pub(crate) const STOPPED: Refusal = refusal(
+    Code::Unavailable,
+    "etcdserver: server stopped",
+    codes::STOPPED,
+    "ask another member; this one's log says why",
+);
+pub(crate) const LEASE_NOT_FOUND: Refusal = refusal(
+    Code::NotFound,
+    "etcdserver: requested lease not found",
+    codes::NO_LEASE,
+    "grant it again",
+);
+pub(crate) const COMPACTED_TEXT: &str =
+    "etcdserver: mvcc: required revision has been compacted";
+pub(crate) const MEMBER_NOT_FOUND: Refusal = refusal(
+    Code::NotFound,
+    "etcdserver: member not found",
+    codes::NO_MEMBER,
+    "member list shows them",
+);
+pub(crate) const PEER_URL_EXISTS: Refusal = refusal(
+    Code::FailedPrecondition,
+    "etcdserver: Peer URLs already exists",
+    codes::MEMBER_EXISTS,
+    "remove the member that has the URL first",
+);
+const MEMBER_EXISTS: Refusal = refusal(
+    Code::FailedPrecondition,
+    "etcdserver: member ID already exist",
+    codes::MEMBER_EXISTS,
+    "ids are never used again",
+);
+pub(crate) const BAD_URLS: Refusal = refusal(
+    Code::InvalidArgument,
+    "etcdserver: given member URLs are invalid",
+    codes::BAD_REQUEST,
+    "give https://host:port, at least one and at most 16",
+);
+const NOT_LEARNER: Refusal = refusal(
+    Code::FailedPrecondition,
+    "etcdserver: can only promote a learner member",
+    codes::MEMBERS,
+    "it votes already",
+);
+const LEARNER_NOT_READY: Refusal = refusal(
+    Code::FailedPrecondition,
+    "etcdserver: can only promote a learner member which is in sync with leader",
+    codes::NOT_READY,
+    "try again when it has caught up",
+);
+const NOT_ENOUGH_STARTED: Refusal = refusal(
+    Code::FailedPrecondition,
+    "etcdserver: re-configuration failed due to not enough started members",
+    codes::MEMBERS,
+    "bring more voters up first",
+);
+pub(crate) const BAD_TRANSFEREE: Refusal = refusal(
+    Code::FailedPrecondition,
+    "etcdserver: bad leader transferee",
+    codes::MEMBERS,
+    "name a voter",
+);
+const CHANGING: Refusal = refusal(
+    Code::Unavailable,
+    "chainfire: another change of members is under way",
+    codes::MEMBERS,
+    "try again in a moment",
+);
+pub(crate) const AUTH_OFF: Refusal = refusal(
+    Code::FailedPrecondition,
+    "etcdserver: authentication is not enabled",
+    codes::NO_AUTH,
+    "clients are known by their certificates",
+);
+pub(crate) const AUTH_LATER: Refusal = refusal(
+    Code::Unimplemented,
+    "chainfire: users and roles come with IAM",
+    codes::UNSUPPORTED,
+    "clients are known by their certificates until then",
+);
+pub(crate) const NO_DOWNGRADE: Refusal = refusal(
+    Code::InvalidArgument,
+    "etcdserver: invalid downgrade target version",
+    codes::UNSUPPORTED,
+    "chainfire has one storage version, so there is nothing to downgrade to",
+);
+pub(crate) const WRONG_CLUSTER: Refusal = refusal(
+    Code::FailedPrecondition,
+    "etcdserver: cluster ID mismatch",
+    codes::WRONG_CLUSTER,
+    "check cluster_id and join in the caller's settings",
+);
+pub(crate) const BAD_NAME: Refusal = refusal(
+    Code::InvalidArgument,
+    "chainfire: join needs a name, a nonce of 16 bytes and valid peer URLs",
+    codes::BAD_REQUEST,
+    "",
+);
+
+/// A member with this name is alive, so a newcomer may not displace it.
+pub(crate) fn alive(name: &str) -> Status {
+    status(
+        Code::FailedPrecondition,
+        format!("chainfire: member {name} is alive, a newcomer may not displace it"),
+        codes::ALIVE,
+        "stop it first; or give the newcomer another name",
+    )
+}
+
+/// The caller's certificate does not fit the request.
+pub(crate) fn denied(what: impl Into<String>) -> Status {
+    status(Code::PermissionDenied, what, codes::DENIED, "use the certificate of that service")
+}
+
+pub(crate) fn store(error: StoreError) -> Status {
+    use StoreError as E;
+    let (code, hint) = match &error {
+        E::EmptyKey | E::ValueProvided | E::LeaseProvided | E::DuplicateKey => {
+            (codes::BAD_REQUEST, "")
+        }
+        E::InvalidSortOption => (codes::BAD_REQUEST, "use one of the sort targets of the API"),
+        E::KeyNotFound => (codes::NO_KEY, "the option needs a key that exists"),
+        E::TooManyOps => (codes::TOO_LARGE, "split it; the limit is limits.txn_ops"),
+        E::Compacted => (codes::COMPACTED, "read at a newer revision"),
+        E::FutureRevision => (codes::FUTURE, "read at the present revision"),
+        E::NoSpace => return Status::from(&NO_SPACE),
+        E::Corrupt => (codes::CORRUPT, "remove the damaged member and let it join anew"),
+        E::LeaseNotFound => return Status::from(&LEASE_NOT_FOUND),
+        E::LeaseExists => (codes::LEASE_EXISTS, "use another id, or 0 to let the server choose"),
+        E::LeaseTtlTooLarge => (codes::BAD_REQUEST, "at most 9000000000 seconds"),
+        E::NotLessor => return Status::from(&NOT_LEADER),
+        E::Engine(_) => (codes::ENGINE, "this member's log says more; ask another member"),
+        _ => (codes::BAD_REQUEST, ""),
+    };
+    status(error.code(), error.to_string(), code, hint)
+}
+
+pub(crate) fn propose(error: ProposeError) -> Status {
+    Status::from(match error {
+        ProposeError::NoLeader { .. } => &NO_LEADER,
+        ProposeError::TooBusy => &BUSY,
+        ProposeError::TimedOut(_) => &TIMED_OUT,
+        ProposeError::LeaderChanged => &LEADER_CHANGED,
+        ProposeError::TooLarge { .. } => &TOO_LARGE,
+        ProposeError::Stopped | ProposeError::Failed(_) => &STOPPED,
+    })
+}
+
+pub(crate) fn read(error: ReadError) -> Status {
+    Status::from(match error {
+        ReadError::NoLeader { .. } => &NO_LEADER,
+        ReadError::TooBusy => &BUSY,
+        ReadError::TimedOut(_) => &TIMED_OUT,
+        ReadError::Stopped | ReadError::Failed(_) => &STOPPED,
+    })
+}
+
+pub(crate) fn membership(error: MembershipError) -> Status {
+    use MembershipError as E;
+    Status::from(match error {
+        E::NoLeader { .. } => &NO_LEADER,
+        E::Formed | E::Exists(_) => &MEMBER_EXISTS,
+        E::NotFound(_) => &MEMBER_NOT_FOUND,
+        E::NotReady { .. } => &LEARNER_NOT_READY,
+        E::NotLearner(_) => &NOT_LEARNER,
+        E::NotVoter(_) => &BAD_TRANSFEREE,
+        E::InProgress => &CHANGING,
+        E::Quorum(_) => &NOT_ENOUGH_STARTED,
+        E::TimedOut(_) => &TIMED_OUT,
+        E::LeaderChanged => &LEADER_CHANGED,
+        E::Stopped | E::Failed(_) => &STOPPED,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_carries_etcds_words_and_our_code() {
+        let status = propose(ProposeError::NoLeader { hint: None });
+        assert_eq!(status.code(), Code::Unavailable);
+        assert_eq!(status.message(), "etcdserver: no leader");
+        let fault = fault::Fault::from_status(&status).unwrap();
+        assert_eq!(fault.code, codes::NO_LEADER);
+        assert!(fault.hint.contains("majority"), "{}", fault.hint);
+    }
+
+    #[test]
+    fn the_stores_errors_keep_their_code_and_text() {
+        for error in [
+            StoreError::EmptyKey,
+            StoreError::Compacted,
+            StoreError::NoSpace,
+            StoreError::LeaseNotFound,
+            StoreError::TooManyOps,
+            StoreError::Engine("disk".into()),
+        ] {
+            let status = store(error.clone());
+            assert_eq!(status.code(), error.code(), "{error}");
+            assert_eq!(status.message(), error.to_string());
+            assert!(status.metadata().contains_key("plasma-code"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Gives the space of compacted revisions back, step by step on a thread of its own.
+//!
+//! A compaction is decided in the log and takes effect for readers at once. What it made
+//! unreachable is removed afterwards: for each event at or below the compaction the version it
+//! replaced, then the event itself. So the cost follows history, not the number of live keys. It
+//! is idempotent: after a crash it starts again. Events at the compaction revision itself stay, with
+//! what they need, for a watch that is opened there; the next compaction takes them.
+
+use std::ops::Bound;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::Bytes;
+use engine::{Batch, Order};
+use tokio::sync::watch;
+
+use super::StoreError;
+use super::layout::{self, EventRecord};
+use super::state::Shared;
+
+/// Events in one step: about a millisecond of work.
+const STEP: usize = 500;
+
+/// Between steps, so that removal never takes the engine for itself.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// The removing thread.
+pub(super) struct Compactor {
+    wake: Option<std::sync::mpsc::SyncSender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Compactor {
+    pub(super) fn start(shared: &Arc<Shared>) -> std::io::Result<Compactor> {
+        let (wake, sleep) = std::sync::mpsc::sync_channel(1);
+        let shared = Arc::downgrade(shared);
+        let run = move || {
+            while sleep.recv().is_ok() {
+                match work(&shared, &sleep) {
+                    Ok(()) => {}
+                    Err(error) => {
+                        tracing::error!(%error, "could not remove compacted revisions");
+                    }
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("chainfire-compact".into()).spawn(run)?;
+        let compactor = Compactor { wake: Some(wake), thread: Some(thread) };
+        compactor.wake();
+        Ok(compactor)
+    }
+
+    /// There may be something to remove.
+    pub(super) fn wake(&self) {
+        if let Some(wake) = &self.wake {
+            // Full means that it will look anyway.
+            let _ = wake.try_send(());
+        }
+    }
+}
+
+impl Drop for Compactor {
+    fn drop(&mut self) {
+        self.wake = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the compaction thread panicked");
+        }
+    }
+}
+
+fn work(shared: &Weak<Shared>, sleep: &std::sync::mpsc::Receiver<()>) -> Result<(), StoreError> {
+    let mut cursor = Cursor::default();
+    loop {
+        let Some(shared) = shared.upgrade() else { return Ok(()) };
+        if !step(&shared, &mut cursor, STEP)? {
+            return Ok(());
+        }
+        drop(shared);
+        match sleep.recv_timeout(PAUSE) {
+            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return Ok(()),
+            Ok(()) | Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {}
+        }
+    }
+}
+
+/// Where removal is, so that it does not wade through what it removed already.
+#[derive(Default)]
+pub(super) struct Cursor {
+    generation: u8,
+    target: i64,
+    after: Option<Bytes>,
+}
+
+/// Removes what some events allow. Whether there is more to do.
+pub(super) fn step(
+    shared: &Shared,
+    cursor: &mut Cursor,
+    most: usize,
+) -> Result<bool, StoreError> {
+    let _held = shared.removal.lock();
+    let (spaces, compacted) = {
+        let state = shared.state.read();
+        (state.spaces, state.compacted)
+    };
+    if compacted <= *shared.removed.borrow() {
+        return Ok(false);
+    }
+    if cursor.generation != spaces.generation || cursor.target != compacted {
+        *cursor = Cursor { generation: spaces.generation, target: compacted, after: None };
+    }
+    let (low, high) = layout::events_between(0, compacted);
+    let low = cursor.after.clone().map_or(low, Bound::Excluded);
+    let mut batch = Batch::new();
+    let mut freed = 0;
+    let mut seen = 0;
+    for pair in shared.engine.iter(spaces.events, (low, high), Order::Ascending)?.take(most) {
+        let (stored, record) = pair?;
+        let (revision, sub) = layout::event_position(&stored)?;
+        let event = EventRecord::decode(&record)?;
+        let mut remove = |revision: i64, sub: u32| {
+            freed += layout::footprint(event.key.len(), 0);
+            batch.delete(spaces.versions, layout::version_key(&event.key, revision, sub));
+        };
+        // At the compaction revision itself, what this revision wrote is still to be seen.
+        let last = revision == compacted;
+        if let Some((before, sub)) = event.before
+            && !(last && before == revision)
+        {
+            remove(before, sub);
+        }
+        if !last {
+            if event.deleted {
+                remove(revision, sub);
+            }
+            batch.delete(spaces.events, stored.clone());
+        }
+        cursor.after = Some(stored);
+        seen += 1;
+    }
+    let more = seen == most;
+    if !more {
+        batch.put(spaces.small, layout::REMOVED_KEY, layout::number(compacted));
+    }
+    shared.engine.write(batch)?;
+    shared.in_use.fetch_sub(freed, Ordering::Relaxed);
+    if !more {
+        publish(&shared.removed, compacted);
+    }
+    Ok(more)
+}
+
+pub(super) fn publish(removed: &watch::Sender<i64>, revision: i64) {
+    removed.send_replace(revision);
+}

@@ -1,0 +1,115 @@
+//! Checksums that are equal on all members, however far each has given compacted space back.
+
+use std::sync::Arc;
+
+use api::mvccpb::KeyValue;
+use bytes::{BufMut, Bytes};
+use engine::Order;
+use prost::Message;
+
+use super::StoreError;
+use super::layout::{self, Version};
+use super::state::{Shared, resolve};
+
+/// A checksum over the history up to a revision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HashKv {
+    /// CRC-32C as etcd computes it.
+    pub hash: u32,
+    /// The revision up to which it goes.
+    pub hash_revision: i64,
+    /// The compaction revision at that time.
+    pub compact_revision: i64,
+    /// The present revision.
+    pub revision: i64,
+}
+
+/// The name of etcd's bucket, with which its checksum begins.
+const BUCKET: &[u8] = b"key";
+
+/// etcd's definition: over the bucket's name, then for each kept version in the order of revisions
+/// its 17-byte key and its encoded KeyValue. The versions are read in key order here and their
+/// checksums put together afterwards, so the memory taken is small.
+pub(super) fn hash_kv(shared: &Arc<Shared>, revision: i64) -> Result<HashKv, StoreError> {
+    let snapshot = shared.engine.snapshot()?;
+    let (current, compacted, spaces) = {
+        let state = shared.state.read();
+        (state.revision, state.compacted, state.spaces)
+    };
+    let upto = resolve(revision, current, compacted)?;
+
+    let mut pieces: Vec<(i64, u32, u32, usize)> = Vec::new();
+    let mut settled = Bytes::new();
+    let mut scratch = Vec::new();
+    for pair in snapshot.iter(spaces.versions, engine::all(), Order::Ascending)? {
+        let (stored, record) = pair?;
+        let (revision, sub) = layout::version_position(&stored)?;
+        if revision > upto {
+            continue;
+        }
+        let part = layout::escaped_part(&stored)?;
+        let version = Version::decode(&record)?;
+        if revision <= compacted {
+            // Of what is compacted only the newest version of a key counts, if it is alive.
+            let newest = settled != part;
+            settled = stored.slice(..part.len());
+            if !newest || version == Version::Tombstone {
+                continue;
+            }
+        }
+        scratch.clear();
+        scratch.put_i64(revision);
+        scratch.put_u8(b'_');
+        scratch.put_i64(i64::from(sub));
+        let key = layout::unescape(part);
+        let pair = match version {
+            Version::Live { create, version, lease, value } => {
+                KeyValue { key, create_revision: create, mod_revision: revision, version, value, lease }
+            }
+            Version::Tombstone => {
+                scratch.put_u8(b't');
+                KeyValue { key, ..Default::default() }
+            }
+        };
+        scratch.extend_from_slice(&pair.encode_to_vec());
+        pieces.push((revision, sub, crc32c::crc32c(&scratch), scratch.len()));
+    }
+    pieces.sort_unstable();
+    let hash = pieces.into_iter().fold(crc32c::crc32c(BUCKET), |hash, (_, _, crc, len)| {
+        crc32c::crc32c_combine(hash, crc, len)
+    });
+    Ok(HashKv { hash, hash_revision: upto, compact_revision: compacted, revision: current })
+}
+
+/// Over everything that is replicated.
+pub(super) fn hash(shared: &Arc<Shared>) -> Result<u32, StoreError> {
+    loop {
+        let (revision, small) = small_state(shared);
+        let keys = hash_kv(shared, revision)?;
+        // Leases may change without a new revision: both must be of one moment.
+        if small_state(shared) == (revision, small.clone()) {
+            return Ok(crc32c::crc32c_append(keys.hash, &small));
+        }
+    }
+}
+
+fn small_state(shared: &Shared) -> (i64, Vec<u8>) {
+    let state = shared.state.read();
+    let mut out = Vec::new();
+    out.put_i64(state.revision);
+    out.put_i64(state.compacted);
+    out.put_u64(state.lessor);
+    for lease in state.leases.all() {
+        out.put_i64(lease.id);
+        out.put_i64(lease.ttl);
+        out.put_i64(lease.remaining);
+        for key in state.leases.keys(lease.id) {
+            out.put_slice(key);
+        }
+    }
+    for &(kind, member) in &state.alarms {
+        out.put_i32(kind);
+        out.put_u64(member);
+    }
+    (state.revision, out)
+}
