@@ -1,15 +1,23 @@
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
-use crate::state::State;
-use crate::{Disk, GroupId, JournalError, Record};
+use crate::disk::{Disk, DiskFile};
+use crate::format::{PAGE, RECORD_HEADER, payload_crc};
+use crate::recover::recover;
+use crate::segment::failed;
+use crate::state::{Place, State};
+use crate::writer::{Writer, largest_record};
+use crate::{GroupId, JournalError, Record};
 
 /// How the journal lays out its files.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The size of a segment; a multiple of 4 KiB, at least 8 KiB. A record may have half of it.
+    /// The size of a segment: a multiple of 4 KiB, from 8 KiB to 1 GiB. A record may have almost
+    /// half of it. May change from one open to the next.
     pub segment_bytes: u64,
     /// How many bytes of recent payloads are kept in memory.
     pub cache_bytes: usize,
@@ -33,6 +41,17 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    fn check(&self) -> Result<(), JournalError> {
+        let bytes = self.segment_bytes;
+        if bytes % PAGE != 0 || !(2 * PAGE..=1 << 30).contains(&bytes) {
+            let what = format!("segment_bytes = {bytes}: a multiple of 4096, from 8192 to 1 GiB");
+            return Err(JournalError::Options(what));
+        }
+        Ok(())
+    }
+}
+
 /// What the journal did since it was opened, and what it holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -48,47 +67,171 @@ pub struct Stats {
     pub last_sync_micros: u64,
     /// Segments in use.
     pub segments: u64,
-    /// Bytes of payloads that are still wanted.
+    /// Bytes that the wanted entries take.
     pub live_bytes: u64,
+    /// Calls that wait to be written.
+    pub queued: u64,
 }
 
-/// The journal. A clone is another handle to the same one.
+pub(crate) type Done = Box<dyn FnOnce(Result<(), Arc<JournalError>>) + Send>;
+
+/// A caller's records on their way to the disk.
+pub(crate) struct Call {
+    pub(crate) records: Vec<Record>,
+    pub(crate) first_ticket: u64,
+    pub(crate) bytes: usize,
+    pub(crate) done: Done,
+}
+
+/// What callers and the writer share.
+pub(crate) struct Shared {
+    pub(crate) inner: Mutex<Inner>,
+    pub(crate) wake: Condvar,
+    largest_record: usize,
+}
+
+pub(crate) struct Inner {
+    pub(crate) state: State,
+    pub(crate) queue: VecDeque<Call>,
+    pub(crate) failed: Option<Arc<JournalError>>,
+    pub(crate) closing: bool,
+    pub(crate) stats: Stats,
+}
+
+impl Shared {
+    /// From now on everything fails with this error, beginning with what waits.
+    pub(crate) fn fail(&self, error: Arc<JournalError>, waiting: Vec<Done>) {
+        tracing::error!(code = error.code().0, %error, hint = error.hint(), "journal failed");
+        let queue = {
+            let mut inner = self.inner.lock();
+            inner.failed.get_or_insert_with(|| Arc::clone(&error));
+            std::mem::take(&mut inner.queue)
+        };
+        for done in waiting.into_iter().chain(queue.into_iter().map(|call| call.done)) {
+            done(Err(Arc::clone(&error)));
+        }
+    }
+
+    /// Reads a payload from its segment. Only the writer may call it for a place that is wanted,
+    /// others must look again whether it still is.
+    pub(crate) fn fetch(
+        &self,
+        group: GroupId,
+        index: u64,
+        place: &Place,
+    ) -> Result<Bytes, JournalError> {
+        let (file, name) = {
+            let inner = self.inner.lock();
+            let segment = inner.state.segments.get(&place.segment);
+            let segment = segment.ok_or_else(|| damaged("?", place, group, index))?;
+            (Arc::clone(&segment.file), segment.name.clone())
+        };
+        let mut bytes = vec![0; place.len as usize];
+        file.read_at(&mut bytes, place.offset).map_err(failed("read", &name))?;
+        if payload_crc(group, index, &bytes) != place.crc {
+            return Err(damaged(&name, place, group, index));
+        }
+        Ok(bytes.into())
+    }
+}
+
+fn damaged(file: &str, place: &Place, group: GroupId, index: u64) -> JournalError {
+    JournalError::Corrupt {
+        file: file.into(),
+        offset: place.offset,
+        what: format!("entry {index} of group {group} is not what was written"),
+    }
+}
+
+/// The journal. A clone is another handle to the same one; the last one closes it.
 #[derive(Clone)]
 pub struct Journal {
-    state: Arc<Mutex<State>>,
+    handle: Arc<Handle>,
+}
+
+struct Handle {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Journal {
-    /// Opens the journal of a folder.
+    /// Opens the journal of a folder, recovering what was written. A torn tail (a write that was
+    /// never acknowledged) is left out; any other damage is an error.
     pub fn open(disk: Arc<dyn Disk>, options: Options) -> Result<Journal, JournalError> {
-        let _ = disk;
-        Ok(Journal { state: Arc::new(Mutex::new(State::new(options.cache_bytes))) })
+        options.check()?;
+        let found = recover(&*disk, &options)?;
+        let shared = Arc::new(Shared {
+            inner: Mutex::new(Inner {
+                state: State::new(0),
+                queue: VecDeque::new(),
+                failed: None,
+                closing: false,
+                stats: Stats::default(),
+            }),
+            wake: Condvar::new(),
+            largest_record: largest_record(options.segment_bytes),
+        });
+        let writer = Writer::new(Arc::clone(&shared), disk, options, found);
+        let guard = Guard(Arc::clone(&shared));
+        let thread = std::thread::Builder::new()
+            .name("journal".into())
+            .spawn(move || {
+                let _guard = guard;
+                writer.run();
+            })
+            .map_err(|source| JournalError::Io {
+                action: "start the writer of",
+                file: "folder".into(),
+                source,
+            })?;
+        Ok(Journal { handle: Arc::new(Handle { shared, thread: Mutex::new(Some(thread)) }) })
     }
 
-    /// Appends records.
+    /// Appends records, all or (at a crash) the first few of them. They are readable at once;
+    /// `done` runs when they are durable, on the writer's thread, which it must not hold up.
+    /// Whatever waits shares one write and one sync. Never blocks on the disk.
+    ///
+    /// If a record is refused none is taken, and `done` runs at once, on this thread; so it does
+    /// when the journal has failed or is closed.
     pub fn append(
         &self,
         records: Vec<Record>,
         done: impl FnOnce(Result<(), Arc<JournalError>>) + Send + 'static,
     ) {
-        let mut state = self.state.lock();
-        let result = state.check(&records).map_err(Arc::new);
-        if result.is_ok() {
-            state.take(&records);
+        let shared = &self.handle.shared;
+        let mut inner = shared.inner.lock();
+        let taken = match &inner.failed {
+            Some(error) => Err(Arc::clone(error)),
+            None if inner.closing => Err(Arc::new(JournalError::Closed)),
+            None => shared.check(&inner.state, &records).map_err(Arc::new),
+        };
+        let bytes = match taken {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                drop(inner);
+                return done(Err(error));
+            }
+        };
+        let first_ticket = inner.state.take(&records);
+        let wake = inner.queue.is_empty();
+        inner.queue.push_back(Call { records, first_ticket, bytes, done: Box::new(done) });
+        drop(inner);
+        if wake {
+            shared.wake.notify_one();
         }
-        drop(state);
-        done(result);
     }
 
     /// Appends records and waits until they are durable.
     pub fn append_wait(&self, records: Vec<Record>) -> Result<(), Arc<JournalError>> {
-        let mut state = self.state.lock();
-        state.check(&records).map_err(Arc::new)?;
-        state.take(&records);
-        Ok(())
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        self.append(records, move |result| {
+            let _ = sender.send(result);
+        });
+        receiver.recv().unwrap_or_else(|_| Err(Arc::new(JournalError::Closed)))
     }
 
-    /// Reads the entries of `[from, to_exclusive)` that there are, up to some bytes, but one at least.
+    /// Reads the entries of `[from, to_exclusive)` that there are, without a hole, up to
+    /// `max_bytes` of payload, but one at least. Recent ones come from memory.
     pub fn read(
         &self,
         group: GroupId,
@@ -96,55 +239,179 @@ impl Journal {
         to_exclusive: u64,
         max_bytes: usize,
     ) -> Result<Vec<(u64, Bytes)>, JournalError> {
-        let state = self.state.lock();
+        let shared = &self.handle.shared;
         let mut found = Vec::new();
-        let mut bytes = 0;
-        let Some(group) = state.groups.get(&group) else { return Ok(found) };
-        for index in from.max(group.first)..to_exclusive {
-            let Some(payload) = group.slot(index).and_then(|slot| slot.payload.clone()) else {
-                break;
-            };
-            bytes += payload.len();
-            if bytes > max_bytes && !found.is_empty() {
-                break;
+        for wanted in shared.look_up(group, from, to_exclusive, max_bytes) {
+            match shared.load(group, wanted)? {
+                Some(entry) => found.push(entry),
+                None => break,
             }
-            found.push((index, payload));
         }
         Ok(found)
     }
 
-    /// The first and the last index of a group's entries.
+    /// The first and the last index of a group's entries; `None` when it has none.
     pub fn span(&self, group: GroupId) -> Option<(u64, u64)> {
-        self.state.lock().groups.get(&group)?.span()
+        self.handle.shared.inner.lock().state.groups.get(&group)?.span()
     }
 
     /// Up to which index a group was purged; 0 if it never was.
     pub fn purged(&self, group: GroupId) -> u64 {
-        self.state.lock().groups.get(&group).and_then(|group| group.purged).unwrap_or(0)
+        let inner = self.handle.shared.inner.lock();
+        inner.state.groups.get(&group).and_then(|group| group.purged).unwrap_or(0)
     }
 
     /// A value beside the entries.
     pub fn meta(&self, group: GroupId, key: u8) -> Option<Bytes> {
-        self.state.lock().groups.get(&group)?.meta.get(&key).cloned()
+        self.handle.shared.inner.lock().state.groups.get(&group)?.meta.get(&key).cloned()
     }
 
     /// All groups, in order.
     pub fn groups(&self) -> Vec<GroupId> {
-        let mut groups: Vec<_> = self.state.lock().groups.keys().copied().collect();
+        let inner = self.handle.shared.inner.lock();
+        let mut groups: Vec<_> = inner.state.groups.keys().copied().collect();
         groups.sort_unstable();
         groups
     }
 
-    /// The error after which everything fails.
+    /// The error after which everything fails, for ever: a write or sync that was refused (what
+    /// such bytes are is unknown, so it is never tried again), or a full disk.
     pub fn failed(&self) -> Option<Arc<JournalError>> {
-        None
+        self.handle.shared.inner.lock().failed.clone()
     }
 
-    /// Writes what is queued and ends.
-    pub fn close(self) {}
+    /// Writes what is queued, then ends. Other handles see a closed journal.
+    pub fn close(self) {
+        self.handle.close();
+    }
 
     /// What it did and holds.
     pub fn stats(&self) -> Stats {
-        Stats::default()
+        let inner = self.handle.shared.inner.lock();
+        Stats {
+            segments: inner.state.segments.len() as u64,
+            live_bytes: inner.state.live_bytes(),
+            queued: inner.queue.len() as u64,
+            ..inner.stats
+        }
+    }
+}
+
+impl Handle {
+    fn close(&self) {
+        self.shared.inner.lock().closing = true;
+        self.shared.wake.notify_one();
+        let thread = self.thread.lock().take();
+        if let Some(thread) = thread
+            && thread.thread().id() != std::thread::current().id()
+        {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Lets nobody wait for a writer that died by a panic (of a callback).
+struct Guard(Arc<Shared>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let error = JournalError::Io {
+                action: "write",
+                file: "folder".into(),
+                source: std::io::Error::other("the writer's thread died"),
+            };
+            self.0.fail(Arc::new(error), Vec::new());
+        }
+    }
+}
+
+/// An entry to read: in memory, or where it was when it was looked up.
+struct Wanted {
+    index: u64,
+    ticket: u64,
+    found: Result<Bytes, (Place, Arc<dyn DiskFile>)>,
+}
+
+impl Shared {
+    /// The bytes that the records take, if they can be taken.
+    fn check(&self, state: &State, records: &[Record]) -> Result<usize, JournalError> {
+        let mut total = 0;
+        for record in records {
+            let bytes = record.payload().len();
+            let limit = match record {
+                Record::Meta { .. } => self.largest_record.min(Record::MAX_META),
+                _ => self.largest_record,
+            };
+            if bytes > limit {
+                return Err(JournalError::TooLarge { bytes, limit });
+            }
+            total += bytes + RECORD_HEADER;
+        }
+        state.check(records)?;
+        Ok(total)
+    }
+
+    fn look_up(&self, id: GroupId, from: u64, to: u64, max_bytes: usize) -> Vec<Wanted> {
+        let inner = self.inner.lock();
+        let mut wanted = Vec::new();
+        let Some(group) = inner.state.groups.get(&id) else { return wanted };
+        let mut bytes = 0;
+        for index in from.max(group.first)..to {
+            let Some(slot) = group.slot(index) else { break };
+            let found = match (&slot.payload, slot.place) {
+                (Some(payload), _) => Ok(payload.clone()),
+                (None, Some(place)) => match inner.state.segments.get(&place.segment) {
+                    Some(segment) => Err((place, Arc::clone(&segment.file))),
+                    None => break,
+                },
+                (None, None) => break,
+            };
+            bytes += match &found {
+                Ok(payload) => payload.len(),
+                Err((place, _)) => place.len as usize,
+            };
+            if bytes > max_bytes && !wanted.is_empty() {
+                break;
+            }
+            wanted.push(Wanted { index, ticket: slot.ticket, found });
+        }
+        wanted
+    }
+
+    /// Reads what was looked up. Its segment may have been recycled meanwhile; then the entry is
+    /// looked up again, and is `None` if it was dropped.
+    fn load(&self, id: GroupId, wanted: Wanted) -> Result<Option<(u64, Bytes)>, JournalError> {
+        let Wanted { index, ticket, found } = wanted;
+        let (mut place, mut file) = match found {
+            Ok(payload) => return Ok(Some((index, payload))),
+            Err(found) => found,
+        };
+        loop {
+            let mut bytes = vec![0; place.len as usize];
+            let read = file.read_at(&mut bytes, place.offset);
+            if read.is_ok() && payload_crc(id, index, &bytes) == place.crc {
+                return Ok(Some((index, bytes.into())));
+            }
+            let inner = self.inner.lock();
+            let slot = inner.state.groups.get(&id).and_then(|group| group.slot(index));
+            let Some(slot) = slot.filter(|slot| slot.ticket == ticket) else { return Ok(None) };
+            let Some((now, segment)) =
+                slot.place.and_then(|now| Some((now, inner.state.segments.get(&now.segment)?)))
+            else {
+                return Ok(None);
+            };
+            if now == place {
+                read.map_err(failed("read", &segment.name))?;
+                return Err(damaged(&segment.name, &place, id, index));
+            }
+            (place, file) = (now, Arc::clone(&segment.file));
+        }
     }
 }

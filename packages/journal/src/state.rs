@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::disk::DiskFile;
+use crate::format::{ALIGN, FRAME_HEADER, RECORD_HEADER};
 use crate::{GroupId, JournalError, Record};
 
 /// Where an entry's payload lies.
@@ -18,6 +19,13 @@ pub(crate) struct Place {
     pub(crate) len: u32,
     /// Of group, index and payload.
     pub(crate) crc: u32,
+}
+
+impl Place {
+    /// How much of a segment it takes at most, when it is alone in its frame.
+    pub(crate) fn weight(&self) -> u64 {
+        u64::from(self.len) + (RECORD_HEADER + FRAME_HEADER) as u64 + ALIGN
+    }
 }
 
 pub(crate) struct Slot {
@@ -70,6 +78,12 @@ pub(crate) struct Segment {
     pub(crate) homes: u64,
 }
 
+impl Segment {
+    pub(crate) fn new(name: String, file: Arc<dyn DiskFile>, capacity: u64) -> Segment {
+        Segment { name, file, capacity, live_bytes: 0, live_entries: 0, homes: 0 }
+    }
+}
+
 /// All groups, all segments, and the payloads kept in memory.
 pub(crate) struct State {
     pub(crate) groups: HashMap<GroupId, Group>,
@@ -82,6 +96,9 @@ pub(crate) struct State {
     recent_bytes: usize,
     cache_bytes: usize,
 }
+
+/// What an entry in the cache costs beside its payload.
+const CACHE_OVERHEAD: usize = 64;
 
 struct Recent {
     group: GroupId,
@@ -189,7 +206,7 @@ impl State {
                     group.first = *index;
                 }
                 group.slots.push_back(Slot { ticket, place: None, payload: Some(payload.clone()) });
-                let len = payload.len();
+                let len = payload.len() + CACHE_OVERHEAD;
                 self.recent.push_back(Recent { group: *id, index: *index, ticket, len });
                 self.recent_bytes += len;
             }
@@ -252,7 +269,7 @@ impl State {
         release(&mut self.segments, slot);
         slot.place = Some(place);
         if let Some(segment) = self.segments.get_mut(&place.segment) {
-            segment.live_bytes += u64::from(place.len);
+            segment.live_bytes += place.weight();
             segment.live_entries += 1;
         }
     }
@@ -270,6 +287,31 @@ impl State {
         group.home = Some(segment);
         if let Some(new) = self.segments.get_mut(&segment) {
             new.homes += 1;
+        }
+    }
+
+    /// Puts back a group as it was found on disk. Indexes have no holes.
+    pub(crate) fn restore(
+        &mut self,
+        id: GroupId,
+        entries: BTreeMap<u64, Place>,
+        purged: Option<u64>,
+        meta: BTreeMap<u8, Bytes>,
+        home: Option<u64>,
+    ) {
+        let first = entries.first_key_value().map_or(0, |(first, _)| *first);
+        let mut group = Group { first, purged, meta, ..Group::default() };
+        for (_, place) in entries {
+            let ticket = self.fresh_ticket();
+            group.slots.push_back(Slot { ticket, place: Some(place), payload: None });
+            if let Some(segment) = self.segments.get_mut(&place.segment) {
+                segment.live_bytes += place.weight();
+                segment.live_entries += 1;
+            }
+        }
+        self.groups.insert(id, group);
+        if let Some(home) = home {
+            self.settle_home(id, home, false);
         }
     }
 
@@ -310,7 +352,7 @@ fn release(segments: &mut BTreeMap<u64, Segment>, slot: &Slot) {
     if let Some(place) = slot.place
         && let Some(segment) = segments.get_mut(&place.segment)
     {
-        segment.live_bytes -= u64::from(place.len);
+        segment.live_bytes -= place.weight();
         segment.live_entries -= 1;
     }
 }
