@@ -96,11 +96,7 @@ pub(super) struct Cursor {
 }
 
 /// Removes what some events allow. Whether there is more to do.
-pub(super) fn step(
-    shared: &Shared,
-    cursor: &mut Cursor,
-    most: usize,
-) -> Result<bool, StoreError> {
+pub(super) fn step(shared: &Shared, cursor: &mut Cursor, most: usize) -> Result<bool, StoreError> {
     let _held = shared.removal.lock();
     let (spaces, compacted) = {
         let state = shared.state.read();
@@ -117,7 +113,7 @@ pub(super) fn step(
     let mut batch = Batch::new();
     let mut freed = 0;
     let mut seen = 0;
-    for pair in shared.engine.iter(spaces.events, (low, high), Order::Ascending)?.take(most) {
+    for pair in shared.engine.iter(spaces.events, (low, high), Order::Ascending).take(most) {
         let (stored, record) = pair?;
         let (revision, sub) = layout::event_position(&stored)?;
         let event = EventRecord::decode(&record)?;

@@ -41,7 +41,7 @@ pub(super) fn hash_kv(shared: &Arc<Shared>, revision: i64) -> Result<HashKv, Sto
     let mut pieces: Vec<(i64, u32, u32, usize)> = Vec::new();
     let mut settled = Bytes::new();
     let mut scratch = Vec::new();
-    for pair in snapshot.iter(spaces.versions, engine::all(), Order::Ascending)? {
+    for pair in snapshot.iter(spaces.versions, engine::all(), Order::Ascending) {
         let (stored, record) = pair?;
         let (revision, sub) = layout::version_position(&stored)?;
         if revision > upto {
@@ -63,9 +63,14 @@ pub(super) fn hash_kv(shared: &Arc<Shared>, revision: i64) -> Result<HashKv, Sto
         scratch.put_i64(i64::from(sub));
         let key = layout::unescape(part);
         let pair = match version {
-            Version::Live { create, version, lease, value } => {
-                KeyValue { key, create_revision: create, mod_revision: revision, version, value, lease }
-            }
+            Version::Live { create, version, lease, value } => KeyValue {
+                key,
+                create_revision: create,
+                mod_revision: revision,
+                version,
+                value,
+                lease,
+            },
             Version::Tombstone => {
                 scratch.put_u8(b't');
                 KeyValue { key, ..Default::default() }

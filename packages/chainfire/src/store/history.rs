@@ -96,7 +96,7 @@ fn replay(
 ) -> Result<History, StoreError> {
     let mut page = Page::new(from, limit);
     let range = layout::events_between(from, to);
-    for pair in snapshot.iter(spaces.events, range, Order::Ascending)? {
+    for pair in snapshot.iter(spaces.events, range, Order::Ascending) {
         let (stored, record) = pair?;
         let (revision, sub) = layout::event_position(&stored)?;
         if page.is_full_before(revision) {

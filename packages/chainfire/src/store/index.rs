@@ -96,7 +96,9 @@ impl Index {
         let first = self.chunks.range::<[u8], _>(up_to(range.start())).next_back();
         let Some((first, _)) = first else { return slice };
         let mut collected = 0;
-        for (bound, chunk) in self.chunks.range::<[u8], _>(first.as_ref()..) {
+        for (bound, chunk) in
+            self.chunks.range::<[u8], _>((Bound::Included(first.as_ref()), Bound::Unbounded))
+        {
             if range.is_past(bound) {
                 break;
             }

@@ -300,8 +300,10 @@ mod tests {
             }
         }
         assert!(stored.is_sorted());
-        assert_eq!(unescape(escaped_part(&version_key(b"a\0\xff\0", 7, 1)).unwrap()), "a\0\u{0}"
-            .as_bytes()[..2].iter().copied().chain([0xff, 0]).collect::<Vec<u8>>());
+        assert_eq!(
+            unescape(escaped_part(&version_key(b"a\0\xff\0", 7, 1)).unwrap()),
+            "a\0\u{0}".as_bytes()[..2].iter().copied().chain([0xff, 0]).collect::<Vec<u8>>()
+        );
         assert_eq!(version_position(&version_key(b"a", 7, 1)).unwrap(), (7, 1));
     }
 

@@ -105,11 +105,7 @@ impl Store {
         Ok(outcomes)
     }
 
-    fn commit(
-        &mut self,
-        done: Done,
-        mark: impl FnOnce(&mut engine::Batch),
-    ) -> Result<(), Fatal> {
+    fn commit(&mut self, done: Done, mark: impl FnOnce(&mut engine::Batch)) -> Result<(), Fatal> {
         let (after, compacted, lessor, spaces) = {
             let state = self.shared.state.read();
             (state.revision, state.compacted, state.lessor, state.spaces)
@@ -206,7 +202,7 @@ impl Store {
 fn discard(engine: &Engine, spaces: Spaces) -> Result<(), StoreError> {
     let mut persisted = false;
     for space in spaces.all() {
-        if engine.iter(space, engine::all(), engine::Order::Ascending)?.next().is_some() {
+        if engine.iter(space, engine::all(), engine::Order::Ascending).next().is_some() {
             // First make sure that a crash cannot bring back the time when it was in use.
             if !persisted {
                 engine.persist()?;

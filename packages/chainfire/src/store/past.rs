@@ -38,7 +38,7 @@ pub(super) fn slice(
     let mut from = Some(low);
     while let Some(low) = from {
         let bounds = (low, high.clone());
-        from = walk.go(&mut snapshot.iter(spaces.versions, bounds, Order::Ascending)?)?;
+        from = walk.go(&mut snapshot.iter(spaces.versions, bounds, Order::Ascending))?;
     }
     Ok(Slice::from_list(walk.list, walk.count))
 }
@@ -51,7 +51,7 @@ pub(super) fn point(
     revision: i64,
 ) -> Result<Option<Arc<Entry>>, StoreError> {
     let bounds = layout::versions_at(key, revision);
-    match snapshot.iter(spaces.versions, bounds, Order::Ascending)?.next() {
+    match snapshot.iter(spaces.versions, bounds, Order::Ascending).next() {
         Some(pair) => {
             let (stored, record) = pair?;
             entry(&stored, &record, Some(key))
@@ -82,15 +82,11 @@ pub(super) fn entry(
 fn stored_bounds(range: &KeyRange) -> (Bound<Bytes>, Bound<Bytes>) {
     let (low, high) = range.bounds();
     let low = match low {
-        Bound::Included(key) | Bound::Excluded(key) => {
-            Bound::Included(layout::versions_from(key))
-        }
+        Bound::Included(key) | Bound::Excluded(key) => Bound::Included(layout::versions_from(key)),
         Bound::Unbounded => Bound::Unbounded,
     };
     let high = match high {
-        Bound::Included(key) | Bound::Excluded(key) => {
-            Bound::Excluded(layout::versions_from(key))
-        }
+        Bound::Included(key) | Bound::Excluded(key) => Bound::Excluded(layout::versions_from(key)),
         Bound::Unbounded => Bound::Unbounded,
     };
     (low, high)

@@ -32,11 +32,8 @@ pub(super) fn answer(
     revision: i64,
     values: &Values<'_>,
 ) -> Result<RangeResponse, Miss> {
-    let mut response = RangeResponse {
-        header: header(revision),
-        count: slice.count as i64,
-        ..Default::default()
-    };
+    let mut response =
+        RangeResponse { header: header(revision), count: slice.count as i64, ..Default::default() };
     if request.count_only {
         return Ok(response);
     }
@@ -74,9 +71,8 @@ fn unordered(request: &RangeRequest) -> bool {
 }
 
 fn within(request: &RangeRequest, entry: &Entry) -> bool {
-    let inside = |value: i64, min: i64, max: i64| {
-        (min == 0 || value >= min) && (max == 0 || value <= max)
-    };
+    let inside =
+        |value: i64, min: i64, max: i64| (min == 0 || value >= min) && (max == 0 || value <= max);
     inside(entry.modified, request.min_mod_revision, request.max_mod_revision)
         && inside(entry.create, request.min_create_revision, request.max_create_revision)
 }

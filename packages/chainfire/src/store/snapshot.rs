@@ -43,7 +43,7 @@ impl Pack {
         while body.len() < CHUNK && self.at < self.spaces.len() {
             let low = self.after.take().map_or(Bound::Unbounded, Bound::Excluded);
             let range = (low, Bound::Unbounded);
-            let pairs = self.snapshot.iter(self.spaces[self.at], range, Order::Ascending)?;
+            let pairs = self.snapshot.iter(self.spaces[self.at], range, Order::Ascending);
             let mut last = None;
             let mut taken = 0;
             for pair in pairs.take(PAGE) {
@@ -152,7 +152,11 @@ impl<'a> Unpack<'a> {
             Some(_) => return Err(torn("its records are not as many as it says")),
             None => return Err(torn("it has no end")),
         }
-        if self.body.is_empty() && self.buffer.is_empty() { Ok(()) } else { Err(torn("it goes on after its end")) }
+        if self.body.is_empty() && self.buffer.is_empty() {
+            Ok(())
+        } else {
+            Err(torn("it goes on after its end"))
+        }
     }
 
     fn record(&mut self) -> Result<(u8, Bytes, Bytes), Fatal> {

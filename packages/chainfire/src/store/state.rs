@@ -105,13 +105,13 @@ pub(super) fn load(
         None => Ok(absent),
     };
     let mut leases = LeaseTable::default();
-    for pair in engine.iter(spaces.small, layout::leases(), Order::Ascending)? {
+    for pair in engine.iter(spaces.small, layout::leases(), Order::Ascending) {
         let (key, value) = pair?;
         let (id, ttl, remaining) = layout::read_lease(&key, &value)?;
         leases.set(LeaseInfo { id, ttl, remaining });
     }
     let mut alarms = BTreeSet::new();
-    for pair in engine.iter(spaces.small, layout::alarms(), Order::Ascending)? {
+    for pair in engine.iter(spaces.small, layout::alarms(), Order::Ascending) {
         alarms.insert(layout::read_alarm(&pair?.0)?);
     }
 
@@ -120,7 +120,7 @@ pub(super) fn load(
     let mut cached = Vec::new();
     let mut entries = Vec::new();
     let mut settled = bytes::Bytes::new();
-    for pair in engine.iter(spaces.versions, engine::all(), Order::Ascending)? {
+    for pair in engine.iter(spaces.versions, engine::all(), Order::Ascending) {
         let (stored, record) = pair?;
         let part = layout::escaped_part(&stored)?;
         in_use += layout::footprint(part.len(), record.len());
@@ -151,4 +151,3 @@ pub(super) fn load(
     };
     Ok(Loaded { state, removed: number(layout::REMOVED_KEY, -1)?, in_use, cached })
 }
-

@@ -1,4 +1,4 @@
-//! Hands each revision's changes to the streams that want them.
+//! Hands what each log entry changed to the streams that want it.
 //!
 //! What must stay true: under the hub's lock, a stream that has joined gets every matching change
 //! above the `published` it was told, in order, each once, or it finds itself `lost`. A lost
@@ -9,26 +9,18 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use api::mvccpb::Event;
+use api::mvccpb::KeyValue;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::interest::{Interest, Wanted};
-
-/// All changes of one revision, in the order in which they happened.
-#[derive(Debug, Clone)]
-pub(crate) struct Revision {
-    pub(crate) revision: i64,
-    pub(crate) events: Arc<[Event]>,
-    /// About so many bytes.
-    pub(crate) bytes: usize,
-}
+use crate::store::Changes;
 
 /// Bounds on what may wait.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct QueueLimits {
-    /// Revisions for one stream.
-    pub(crate) revisions: usize,
+    /// Log entries for one stream.
+    pub(crate) entries: usize,
     /// Bytes for one stream.
     pub(crate) stream_bytes: usize,
     /// Bytes for all streams; what several streams wait for counts several times.
@@ -37,7 +29,7 @@ pub(crate) struct QueueLimits {
 
 impl Default for QueueLimits {
     fn default() -> Self {
-        Self { revisions: 4096, stream_bytes: 2 << 20, all_bytes: 64 << 20 }
+        Self { entries: 4096, stream_bytes: 2 << 20, all_bytes: 64 << 20 }
     }
 }
 
@@ -63,7 +55,7 @@ struct Inner {
 
 struct Seat {
     queue: Arc<Queue>,
-    /// The last revision that was matched, so that no revision is queued twice.
+    /// The revision of the last changes that matched, so that none are queued twice.
     matched: i64,
 }
 
@@ -76,14 +68,14 @@ pub(crate) struct Queue {
 
 #[derive(Default)]
 struct Waiting {
-    revisions: VecDeque<Revision>,
+    changes: VecDeque<Arc<Changes>>,
     bytes: usize,
     lost: bool,
 }
 
 /// What a stream finds in its queue.
 pub(crate) struct Taken {
-    pub(crate) revisions: VecDeque<Revision>,
+    pub(crate) changes: VecDeque<Arc<Changes>>,
     pub(crate) lost: bool,
 }
 
@@ -93,7 +85,7 @@ impl Queue {
         let mut waiting = self.state.lock();
         self.queued.fetch_sub(waiting.bytes, Ordering::Relaxed);
         waiting.bytes = 0;
-        Taken { revisions: std::mem::take(&mut waiting.revisions), lost: waiting.lost }
+        Taken { changes: std::mem::take(&mut waiting.changes), lost: waiting.lost }
     }
 }
 
@@ -129,22 +121,23 @@ impl Hub {
     }
 
     /// Hands out changes, in the order of revisions.
-    pub(crate) fn publish(&self, revisions: &[Revision]) {
+    pub(crate) fn publish(&self, changes: &[Arc<Changes>]) {
         let mut inner = self.inner.lock();
         let Inner { published, interest, seats, lost, touched, .. } = &mut *inner;
-        for revision in revisions {
-            if revision.revision <= *published {
+        for changes in changes {
+            if changes.revision <= *published {
                 continue;
             }
-            *published = revision.revision;
-            for kv in revision.events.iter().filter_map(|event| event.kv.as_ref()) {
+            *published = changes.revision;
+            let bytes = weight(changes);
+            for kv in changes.events.iter().filter_map(|event| event.kv.as_ref()) {
                 interest.each(&kv.key, |stream| {
                     let Some(seat) = seats.get_mut(&stream) else { return };
-                    if seat.matched == revision.revision {
+                    if seat.matched == changes.revision {
                         return;
                     }
-                    seat.matched = revision.revision;
-                    match self.push(&seat.queue, revision) {
+                    seat.matched = changes.revision;
+                    match self.push(&seat.queue, changes, bytes) {
                         Pushed::First => touched.push(stream),
                         Pushed::More => {}
                         Pushed::Lost => *lost += 1,
@@ -152,7 +145,7 @@ impl Hub {
                 });
             }
         }
-        // One wake-up a stream, however many revisions it got.
+        // One wake-up a stream, however much it got.
         for stream in touched.drain(..) {
             if let Some(seat) = seats.get(&stream) {
                 seat.queue.wake.notify_one();
@@ -160,23 +153,24 @@ impl Hub {
         }
     }
 
-    fn push(&self, queue: &Queue, revision: &Revision) -> Pushed {
+    fn push(&self, queue: &Queue, changes: &Arc<Changes>, bytes: usize) -> Pushed {
         let mut waiting = queue.state.lock();
         if waiting.lost {
             return Pushed::More;
         }
-        let over = waiting.revisions.len() >= self.limits.revisions
-            || waiting.bytes + revision.bytes > self.limits.stream_bytes.max(revision.bytes)
+        // One large entry passes: it is in memory anyway.
+        let first = waiting.changes.is_empty();
+        let over = waiting.changes.len() >= self.limits.entries
+            || (!first && waiting.bytes + bytes > self.limits.stream_bytes)
             || self.queued.load(Ordering::Relaxed) > self.limits.all_bytes;
         if over {
             self.queued.fetch_sub(waiting.bytes, Ordering::Relaxed);
             *waiting = Waiting { lost: true, ..Waiting::default() };
             return Pushed::Lost;
         }
-        let first = waiting.revisions.is_empty();
-        waiting.bytes += revision.bytes;
-        self.queued.fetch_add(revision.bytes, Ordering::Relaxed);
-        waiting.revisions.push_back(revision.clone());
+        waiting.bytes += bytes;
+        self.queued.fetch_add(bytes, Ordering::Relaxed);
+        waiting.changes.push_back(changes.clone());
         if first { Pushed::First } else { Pushed::More }
     }
 
@@ -242,7 +236,7 @@ impl Hub {
     pub(crate) fn taken_up_to(&self, stream: StreamId) -> Option<i64> {
         let inner = self.inner.lock();
         let waiting = inner.seats.get(&stream)?.queue.state.lock();
-        (waiting.revisions.is_empty() && !waiting.lost).then_some(inner.published)
+        (waiting.changes.is_empty() && !waiting.lost).then_some(inner.published)
     }
 
     pub(crate) fn stats(&self) -> HubStats {
@@ -256,6 +250,13 @@ impl Hub {
     }
 }
 
+/// About the memory that changes hold on to.
+fn weight(changes: &Changes) -> usize {
+    let pair = |kv: &KeyValue| kv.key.len() + kv.value.len() + 128;
+    let events = changes.events.iter().filter_map(|event| event.kv.as_ref());
+    events.map(pair).sum::<usize>() + 64
+}
+
 enum Pushed {
     First,
     More,
@@ -265,13 +266,21 @@ enum Pushed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use api::mvccpb::KeyValue;
+    use api::mvccpb::Event;
     use bytes::Bytes;
 
-    fn revision(revision: i64, key: &'static str) -> Revision {
+    fn revision(revision: i64, key: &'static str) -> Arc<Changes> {
         let kv = KeyValue { key: key.into(), mod_revision: revision, ..Default::default() };
         let event = Event { kv: Some(kv), ..Default::default() };
-        Revision { revision, events: vec![event.clone(), event].into(), bytes: 100 }
+        Arc::new(Changes {
+            after: revision - 1,
+            revision,
+            events: vec![event.clone(), event].into(),
+            before: Box::default(),
+            leases: Box::default(),
+            compacted: None,
+            alarms: false,
+        })
     }
 
     fn wanted(key: &'static str) -> Wanted {
@@ -279,7 +288,7 @@ mod tests {
     }
 
     fn revisions(taken: &Taken) -> Vec<i64> {
-        taken.revisions.iter().map(|r| r.revision).collect()
+        taken.changes.iter().map(|r| r.revision).collect()
     }
 
     #[test]
@@ -300,12 +309,12 @@ mod tests {
 
     #[test]
     fn a_slow_stream_is_dropped_whole_and_rejoins() {
-        let hub = Hub::new(0, QueueLimits { revisions: 2, ..QueueLimits::default() });
+        let hub = Hub::new(0, QueueLimits { entries: 2, ..QueueLimits::default() });
         let (stream, queue) = hub.open();
         hub.join(stream, &wanted("a"));
         hub.publish(&[revision(1, "a"), revision(2, "a"), revision(3, "a"), revision(4, "a")]);
         let taken = queue.take();
-        assert!(taken.lost && taken.revisions.is_empty());
+        assert!(taken.lost && taken.changes.is_empty());
         assert_eq!(hub.stats().queued_bytes, 0);
         assert_eq!(hub.taken_up_to(stream), None);
         assert_eq!(hub.rejoin(stream), 4);
