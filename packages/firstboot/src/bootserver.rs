@@ -21,7 +21,7 @@ impl BootServer {
     pub(crate) fn new(settings: &Settings, own: Option<&TlsFiles>) -> Result<Self, Fault> {
         let https = match own {
             Some(files) => Https::new(&rpc::Tls::load(files)?),
-            None => Https::trusting(&settings.ca)?,
+            None => Https::new(&rpc::Tls::trust(&settings.ca)?),
         };
         let base = settings.bootserver.trim_end_matches('/').to_owned();
         Ok(BootServer { base, https })
@@ -41,19 +41,19 @@ impl BootServer {
         &self,
         request: &wire::EnrollRequest,
     ) -> Result<wire::Enrolled, Fault> {
-        self.https.post_json(&self.url("/v1/enroll"), request).await
+        Ok(self.https.post_json(&self.url("/v1/enroll"), request).await?)
     }
 
     pub(crate) async fn renew(
         &self,
         request: &wire::RenewRequest,
     ) -> Result<wire::Enrolled, Fault> {
-        self.https.post_json(&self.url("/v1/renew"), request).await
+        Ok(self.https.post_json(&self.url("/v1/renew"), request).await?)
     }
 
     pub(crate) async fn form(&self, node: &str) -> Result<wire::FormAnswer, Fault> {
         let request = wire::FormRequest { node: node.to_owned(), insist: None };
-        self.https.post_json(&self.url("/v1/form"), &request).await
+        Ok(self.https.post_json(&self.url("/v1/form"), &request).await?)
     }
 
     pub(crate) async fn progress(&self, progress: &wire::Progress) -> Result<(), Fault> {

@@ -4,12 +4,14 @@
 //! something only has to run. Chainfire itself asks its peers to be added, catches up as a learner
 //! and is promoted by the leader, so running this again at any point does no harm.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bootserver::wire::Verdict;
 use chainfire_client::{Client, EndpointStatus};
 use fault::{Fault, Kind};
 use inventory::{ClusterStart, Paths, Role, Start};
+use rpc::Https;
 use steps::Probe;
 
 use crate::bootserver::BootServer;
@@ -17,6 +19,7 @@ use crate::enroll::{self, Enrolment};
 use crate::{Mode, Running, Service, Settings, Supervised, codes, files, systemd};
 
 const CLIENT_PORT: u16 = 2379;
+const OPS_PORT: u16 = 9379;
 const UNIT: &str = "chainfire.service";
 
 /// This node's member of the cluster.
@@ -32,12 +35,8 @@ impl Member {
     }
 
     /// Chainfire runs, has a leader, and this node votes.
-    pub(crate) async fn probe_joined(
-        &mut self,
-        node: &str,
-        enrolment: &Enrolment,
-    ) -> Result<Probe, Fault> {
-        if !enrolment.inventory()?.node(node)?.has(Role::Control) {
+    pub(crate) async fn probe_joined(&mut self, enrolment: &Enrolment) -> Result<Probe, Fault> {
+        if !enrolment.inventory()?.node(&enrolment.node)?.has(Role::Control) {
             return Ok(Probe::True);
         }
         match &self.process {
@@ -49,7 +48,7 @@ impl Member {
             }
             None => {}
         }
-        let status = match self.status(node, enrolment).await {
+        let status = match self.status(enrolment).await {
             Ok(status) => status,
             // it may not have been started yet: starting what runs does no harm
             Err(_) if self.settings.mode == Mode::Systemd && !self.begun() => {
@@ -71,15 +70,13 @@ impl Member {
     /// Writes what the verdict says, and starts Chainfire.
     pub(crate) async fn join(
         &mut self,
-        node: &str,
         enrolment: &Enrolment,
         server: &BootServer,
     ) -> Result<(), Fault> {
         let fresh = files::is_empty(&self.settings.chainfire_data())?;
         if fresh || !self.begun() {
-            let start =
-                if fresh { self.verdict(node, enrolment, server).await? } else { Start::Join };
-            self.configure(node, enrolment, start)?;
+            let start = if fresh { self.verdict(enrolment, server).await? } else { Start::Join };
+            self.configure(enrolment, start)?;
         }
         match self.settings.mode {
             Mode::Systemd => systemd::start(UNIT).await,
@@ -95,40 +92,35 @@ impl Member {
         }
     }
 
-    /// Chainfire answers, and has nothing to complain of.
-    pub(crate) async fn probe_ready(
-        &mut self,
-        node: &str,
-        enrolment: &Enrolment,
-    ) -> Result<Probe, Fault> {
-        if !enrolment.inventory()?.node(node)?.has(Role::Control) {
+    /// Chainfire says that it is ready, or else why it is not.
+    pub(crate) async fn probe_ready(&self, enrolment: &Enrolment) -> Result<Probe, Fault> {
+        let inventory = enrolment.inventory()?;
+        let node = inventory.node(&enrolment.node)?;
+        if !node.has(Role::Control) {
             return Ok(Probe::True);
         }
-        match self.status(node, enrolment).await {
-            Ok(status) if status.errors.is_empty() => Ok(Probe::True),
-            Ok(status) => Ok(Probe::Waiting(format!("chainfire: {}", status.errors.join("; ")))),
-            Err(fault) => Ok(Probe::Waiting(format!("chainfire: {}", fault.what))),
+        let url = format!("http://{}/readyz", SocketAddr::new(node.address, OPS_PORT));
+        match Https::plain().get_text(&url).await {
+            Ok(_) => Ok(Probe::True),
+            Err(error) => Ok(Probe::Waiting(format!("chainfire: {error}"))),
         }
     }
 
     /// The gates by name: `quorum` (a majority answers a linearizable call), `listed` (the members
     /// include this node as a voter), `leader` (there is one).
-    pub(crate) async fn probe_gates(
-        &mut self,
-        node: &str,
-        enrolment: &Enrolment,
-    ) -> Result<Probe, Fault> {
-        if !enrolment.inventory()?.node(node)?.has(Role::Control) {
+    pub(crate) async fn probe_gates(&mut self, enrolment: &Enrolment) -> Result<Probe, Fault> {
+        if !enrolment.inventory()?.node(&enrolment.node)?.has(Role::Control) {
             return Ok(Probe::True);
         }
-        let members = match self.client(node, enrolment)?.members().await {
+        let members = match self.client(enrolment)?.members().await {
             Ok(members) => members,
             Err(error) => return Ok(Probe::Waiting(format!("gate quorum: {error}"))),
         };
-        if !members.iter().any(|member| member.name == node && !member.learner) {
+        let node = &enrolment.node;
+        if !members.iter().any(|member| &member.name == node && !member.learner) {
             return Ok(Probe::Waiting(format!("gate listed: {node} is no voter yet")));
         }
-        match self.status(node, enrolment).await {
+        match self.status(enrolment).await {
             Ok(status) if status.leader != 0 => Ok(Probe::True),
             _ => Ok(Probe::Waiting("gate leader: there is none".to_owned())),
         }
@@ -140,13 +132,8 @@ impl Member {
         }
     }
 
-    async fn verdict(
-        &self,
-        node: &str,
-        enrolment: &Enrolment,
-        server: &BootServer,
-    ) -> Result<Start, Fault> {
-        let answer = server.form(node).await?;
+    async fn verdict(&self, enrolment: &Enrolment, server: &BootServer) -> Result<Start, Fault> {
+        let answer = server.form(&enrolment.node).await?;
         if answer.cluster_id != enrolment.cluster_id {
             return Err(Fault::new(
                 codes::OTHER_CLUSTER,
@@ -165,7 +152,7 @@ impl Member {
         })
     }
 
-    fn configure(&self, node: &str, enrolment: &Enrolment, start: Start) -> Result<(), Fault> {
+    fn configure(&self, enrolment: &Enrolment, start: Start) -> Result<(), Fault> {
         let begin = ClusterStart { cluster_id: enrolment.cluster_id.clone(), initial: start };
         match self.settings.mode {
             Mode::Systemd => {
@@ -180,8 +167,11 @@ impl Member {
                     key: tls.key,
                     ca: tls.ca,
                 };
-                let settings =
-                    inventory::chainfire_settings(&enrolment.inventory()?, node, &paths)?;
+                let settings = inventory::chainfire_settings(
+                    &enrolment.inventory()?,
+                    &enrolment.node,
+                    &paths,
+                )?;
                 let text = format!("{}{settings}", begin.toml());
                 files::write(&self.settings.chainfire_toml(), text.as_bytes())
             }
@@ -196,8 +186,8 @@ impl Member {
         }
     }
 
-    async fn status(&mut self, node: &str, enrolment: &Enrolment) -> Result<EndpointStatus, Fault> {
-        let answers = self.client(node, enrolment)?.status().await;
+    async fn status(&mut self, enrolment: &Enrolment) -> Result<EndpointStatus, Fault> {
+        let answers = self.client(enrolment)?.status().await;
         let answer = answers.into_iter().next().map(|(_, answer)| answer);
         match answer {
             Some(Ok(status)) => Ok(status),
@@ -207,12 +197,12 @@ impl Member {
     }
 
     /// A client of this node's own member, with the node's certificate.
-    fn client(&mut self, node: &str, enrolment: &Enrolment) -> Result<&Client, Fault> {
+    fn client(&mut self, enrolment: &Enrolment) -> Result<&Client, Fault> {
         let client = match self.client.take() {
             Some(client) => client,
             None => {
                 let inventory = enrolment.inventory()?;
-                let endpoint = inventory.node(node)?.url(CLIENT_PORT);
+                let endpoint = inventory.node(&enrolment.node)?.url(CLIENT_PORT);
                 let tls = rpc::Tls::load(&enroll::tls_files(&self.settings, "node"))?;
                 Client::connect([endpoint], Some(tls))
                     .map_err(|error| unreachable(error.to_string()))?

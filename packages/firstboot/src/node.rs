@@ -56,9 +56,9 @@ impl Node {
             Step::Disk | Step::Install => installed(),
             Step::Identity => enroll::probe_keys(&self.settings),
             Step::Enroll => enroll::probe(&self.settings, self.known()?),
-            Step::Join => self.member.probe_joined(self.known()?, &self.enrolment()?).await,
-            Step::Services => self.member.probe_ready(self.known()?, &self.enrolment()?).await,
-            Step::Gates => self.member.probe_gates(self.known()?, &self.enrolment()?).await,
+            Step::Join => self.member.probe_joined(&self.enrolment()?).await,
+            Step::Services => self.member.probe_ready(&self.enrolment()?).await,
+            Step::Gates => self.member.probe_gates(&self.enrolment()?).await,
             // the ledger's own last line is the blessing; the boot server gets its copy
             Step::Bless => Ok(Probe::True),
         }
@@ -75,9 +75,8 @@ impl Node {
                 enroll::act(&self.settings, &server, self.known()?, seen).await
             }
             Step::Join => {
-                let (name, enrolment) = (self.known()?.to_owned(), self.enrolment()?);
-                let server = self.server()?;
-                self.member.join(&name, &enrolment, &server).await
+                let (enrolment, server) = (self.enrolment()?, self.server()?);
+                self.member.join(&enrolment, &server).await
             }
             // these have nothing to do beside waiting, and their probes say for what
             Step::Identify

@@ -9,7 +9,7 @@ use crate::codes;
 ///
 /// # Errors
 /// When systemctl is not there or refuses; its words are in the fault.
-pub async fn start(unit: &str) -> Result<(), Fault> {
+pub(crate) async fn start(unit: &str) -> Result<(), Fault> {
     let output =
         Command::new("systemctl").args(["start", unit]).output().await.map_err(|error| {
             Fault::new(
