@@ -266,12 +266,14 @@ impl Journal {
         self.handle.shared.inner.lock().state.groups.get(&group)?.meta.get(&key).cloned()
     }
 
-    /// All groups, in order.
+    /// All groups that have anything, in order.
     pub fn groups(&self) -> Vec<GroupId> {
         let inner = self.handle.shared.inner.lock();
-        let mut groups: Vec<_> = inner.state.groups.keys().copied().collect();
-        groups.sort_unstable();
-        groups
+        let groups = inner.state.groups.iter();
+        let mut ids: Vec<_> =
+            groups.filter(|(_, group)| !group.is_empty()).map(|(id, _)| *id).collect();
+        ids.sort_unstable();
+        ids
     }
 
     /// The error after which everything fails, for ever: a write or sync that was refused (what

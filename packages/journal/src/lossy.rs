@@ -102,6 +102,14 @@ impl LossyDisk {
         inner.files = files;
     }
 
+    /// Kills the process but not the power: open files are dead, nothing is lost. What was not
+    /// synced still is not, and can be lost later.
+    pub fn kill(&self) {
+        let mut inner = self.inner.lock();
+        inner.life += 1;
+        (inner.calls_left, inner.syncs_left) = (None, None);
+    }
+
     /// After so many more calls that change something every call fails, until the crash.
     pub fn lose_power_after(&self, calls: u64) {
         self.inner.lock().calls_left = Some(calls);

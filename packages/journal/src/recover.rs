@@ -7,7 +7,9 @@ use bytes::Bytes;
 
 use crate::disk::{Disk, DiskFile};
 use crate::format::{FORMAT, Header, HeaderPage, PAGE, Written, align};
-use crate::segment::{Frame, Spare, failed, find_later, number_of, read_frame, read_header};
+use crate::segment::{
+    Frame, Spare, failed, find_later, is_unfinished, number_of, read_frame, read_header,
+};
 use crate::state::{Place, Segment, State};
 use crate::writer::Current;
 use crate::{GroupId, JournalError, Options, Record};
@@ -57,11 +59,6 @@ pub(crate) fn recover(disk: &dyn Disk, options: &Options) -> Result<Recovered, J
         return Err(last.corrupt(0, format!("its floor {floor} is above its sequence")));
     }
     let live = found.split_off(&floor);
-    for (_, free) in found {
-        let spare = Spare { name: free.name, file: free.file, capacity: free.header.capacity };
-        keep_or_remove(disk, options, &mut spares, spare)?;
-    }
-
     let mut replay = Replay::default();
     let mut expected = floor;
     let mut batch = live.first_key_value().map_or(1, |(_, first)| first.header.first_batch);
@@ -99,7 +96,12 @@ pub(crate) fn recover(disk: &dyn Disk, options: &Options) -> Result<Recovered, J
         let what = format!("batch {batch} is missing, but a later one stands at byte {later}");
         return Err(last.corrupt(end, what));
     }
-    make_durable(disk, last, tail.as_ref())?;
+    make_durable(last, tail.as_ref())?;
+    // Only now: the floor that frees them may not have been durable.
+    for (_, free) in found {
+        let spare = Spare { name: free.name, file: free.file, capacity: free.header.capacity };
+        keep_or_remove(disk, options, &mut spares, spare)?;
+    }
 
     let current = Current {
         header: last.header,
@@ -133,16 +135,25 @@ fn survey(
 ) -> Result<(BTreeMap<u64, Found>, u64), JournalError> {
     let mut found: BTreeMap<u64, Found> = BTreeMap::new();
     let mut next_name = 1;
+    // A killed process may have made files whose names are not durable yet.
+    disk.sync_dir().map_err(failed("sync", "folder"))?;
     let mut names = disk.list().map_err(failed("list", "folder"))?;
     names.sort_unstable();
     for name in names {
+        if is_unfinished(&name) {
+            disk.remove(&name).map_err(failed("remove", &name))?;
+        }
         let Some(number) = number_of(&name) else { continue };
         next_name = next_name.max(number.saturating_add(1));
         let file = disk.open(&name).map_err(failed("open", &name))?;
+        let len = file.len().map_err(failed("read", &name))?;
+        if len < 2 * PAGE || len % PAGE != 0 {
+            let what = "the file was cut".into();
+            return Err(JournalError::Corrupt { file: name, offset: len, what });
+        }
         match read_header(&*file, &name)? {
             HeaderPage::Blank => {
-                let capacity = file.len().map_err(failed("read", &name))?;
-                keep_or_remove(disk, options, spares, Spare { name, file, capacity })?;
+                keep_or_remove(disk, options, spares, Spare { name, file, capacity: len })?;
             }
             HeaderPage::Valid(header) => {
                 let segment = Found { name, file, header };
@@ -213,7 +224,7 @@ impl Found {
 
 /// Writes the last frame again and syncs it. A process before this one may have been killed, or
 /// have had its sync refused, while the bytes were only in memory.
-fn make_durable(disk: &dyn Disk, last: &Found, tail: Option<&Frame>) -> Result<(), JournalError> {
+fn make_durable(last: &Found, tail: Option<&Frame>) -> Result<(), JournalError> {
     let (from, to) = match tail {
         Some(frame) if frame.start > PAGE => (frame.start, frame.end()),
         Some(frame) => (0, frame.end()),
@@ -222,8 +233,7 @@ fn make_durable(disk: &dyn Disk, last: &Found, tail: Option<&Frame>) -> Result<(
     let mut bytes = vec![0; (to - from) as usize];
     last.file.read_at(&mut bytes, from).map_err(failed("read", &last.name))?;
     last.file.write_at(&bytes, from).map_err(failed("write", &last.name))?;
-    last.file.sync_data().map_err(failed("sync", &last.name))?;
-    disk.sync_dir().map_err(failed("sync", "folder"))
+    last.file.sync_data().map_err(failed("sync", &last.name))
 }
 
 /// The records of a frame, with their places.

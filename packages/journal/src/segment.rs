@@ -17,6 +17,7 @@ pub(crate) struct Spare {
 }
 
 const SUFFIX: &str = ".segment";
+const UNFINISHED: &str = ".new";
 
 pub(crate) fn name_of(number: u64) -> String {
     format!("{number:010}{SUFFIX}")
@@ -24,6 +25,11 @@ pub(crate) fn name_of(number: u64) -> String {
 
 pub(crate) fn number_of(name: &str) -> Option<u64> {
     name.strip_suffix(SUFFIX)?.parse().ok()
+}
+
+/// Whether it is a segment that a crash kept from being finished.
+pub(crate) fn is_unfinished(name: &str) -> bool {
+    name.strip_suffix(UNFINISHED).is_some_and(|name| number_of(name).is_some())
 }
 
 /// What a failed call on a file is to the journal.
@@ -37,16 +43,23 @@ pub(crate) fn failed(action: &'static str, file: &str) -> impl FnOnce(io::Error)
 }
 
 /// Makes a file with all its room taken and written once, so that syncing a later write need not
-/// change the file system's own records.
+/// change the file system's own records. It gets its name last: a shorter one was cut.
 pub(crate) fn make(disk: &dyn Disk, name: String, bytes: u64) -> Result<Spare, JournalError> {
-    let file = disk.create(&name).map_err(failed("create", &name))?;
-    let filled = fill(&*file, bytes).and_then(|()| disk.sync_dir());
-    if let Err(error) = filled {
-        // Best effort: a leftover is blank or short, and is removed at the next open.
-        let _ = disk.remove(&name);
-        return Err(failed("preallocate", &name)(error));
+    let unfinished = format!("{name}{UNFINISHED}");
+    let made = disk.create(&unfinished).and_then(|file| {
+        fill(&*file, bytes)?;
+        disk.rename(&unfinished, &name)?;
+        disk.sync_dir()?;
+        Ok(file)
+    });
+    match made {
+        Ok(file) => Ok(Spare { name, file, capacity: bytes }),
+        Err(error) => {
+            // Best effort, so that a full disk is not fuller; the next open removes leftovers.
+            let _ = disk.remove(&unfinished);
+            Err(failed("preallocate", &name)(error))
+        }
     }
-    Ok(Spare { name, file, capacity: bytes })
 }
 
 fn fill(file: &dyn DiskFile, bytes: u64) -> io::Result<()> {

@@ -62,6 +62,11 @@ impl Group {
         self.slots.get_mut(usize::try_from(index.checked_sub(self.first)?).ok()?)
     }
 
+    /// Whether nothing would be lost by forgetting it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.slots.is_empty() && self.purged.is_none() && self.meta.is_empty()
+    }
+
     fn shape(&self) -> Shape {
         Shape { span: self.span(), purged: self.purged }
     }
@@ -336,10 +341,6 @@ impl State {
 
     pub(crate) fn fresh_ticket(&mut self) -> u64 {
         self.next_ticket += 1;
-        self.next_ticket - 1
-    }
-
-    pub(crate) fn last_ticket(&self) -> u64 {
         self.next_ticket - 1
     }
 
