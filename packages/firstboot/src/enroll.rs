@@ -82,19 +82,24 @@ pub(crate) fn make_keys(settings: &Settings) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Enrolled: the answer is kept, and every certificate is there, fits its key, and holds.
+/// Enrolled, and no certificate is so old that it should be renewed.
 pub(crate) fn probe(settings: &Settings, node: &str) -> Result<Probe, Fault> {
-    let Some(enrolment) = Enrolment::read(settings)? else { return Ok(Probe::False) };
-    if enrolment.node != node {
-        return Ok(Probe::False);
+    let enrolled = usable(settings, node)? && !renewal_due(settings)?;
+    Ok(if enrolled { Probe::True } else { Probe::False })
+}
+
+/// The boot server's answer is kept, and every certificate is there, fits its key, and holds.
+pub(crate) fn usable(settings: &Settings, node: &str) -> Result<bool, Fault> {
+    if Enrolment::read(settings)?.is_none_or(|enrolment| enrolment.node != node) {
+        return Ok(false);
     }
     for holder in HOLDERS {
         if let Err(fault) = rpc::Tls::load(&tls_files(settings, holder)) {
             tracing::info!(holder, %fault, "no usable certificate");
-            return Ok(Probe::False);
+            return Ok(false);
         }
     }
-    Ok(Probe::True)
+    Ok(true)
 }
 
 /// Asks the boot server for certificates, with the join token.

@@ -69,11 +69,7 @@ impl Node {
         match step {
             Step::Clock => clock::act(&self.server()?).await,
             Step::Identity => enroll::make_keys(&self.settings),
-            Step::Enroll => {
-                let seen = identify::seen(&self.settings);
-                let server = BootServer::new(&self.settings, None)?;
-                enroll::act(&self.settings, &server, self.known()?, seen).await
-            }
+            Step::Enroll => self.enroll().await,
             Step::Join => {
                 let (enrolment, server) = (self.enrolment()?, self.server()?);
                 self.member.join(&enrolment, &server).await
@@ -100,7 +96,9 @@ impl Node {
                 () = tokio::time::sleep(RENEWAL_CHECK) => {}
                 () = stop.cancelled() => return,
             }
-            if let Err(fault) = self.renew().await {
+            if enroll::renewal_due(&self.settings).unwrap_or(false)
+                && let Err(fault) = self.enroll().await
+            {
                 tracing::warn!(%fault, "certificates are not renewed yet, trying again later");
             }
         }
@@ -111,13 +109,16 @@ impl Node {
         self.member.stop().await;
     }
 
-    async fn renew(&self) -> Result<(), Fault> {
-        if !enroll::renewal_due(&self.settings)? {
+    /// With certificates that still hold, for longer ones; otherwise with the join token.
+    async fn enroll(&self) -> Result<(), Fault> {
+        let node = self.known()?;
+        if enroll::usable(&self.settings, node)? {
+            enroll::renew(&self.settings, &self.server()?, node).await?;
+            tracing::info!("certificates renewed");
             return Ok(());
         }
-        enroll::renew(&self.settings, &self.server()?, self.known()?).await?;
-        tracing::info!("certificates renewed");
-        Ok(())
+        let server = BootServer::new(&self.settings, None)?;
+        enroll::act(&self.settings, &server, node, identify::seen(&self.settings)).await
     }
 
     async fn identify(&mut self) -> Result<Probe, Fault> {
@@ -179,12 +180,12 @@ impl Node {
 /// Installed means that the root is on a disk and not in memory, as it is after a netboot.
 fn installed() -> Result<Probe, Fault> {
     let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
-    let root = mounts.lines().filter_map(|line| {
+    let mut root = mounts.lines().filter_map(|line| {
         let mut words = line.split_whitespace();
         let (_, place, kind) = (words.next()?, words.next()?, words.next()?);
         (place == "/").then_some(kind)
     });
-    match root.last() {
+    match root.next_back() {
         Some("tmpfs" | "squashfs" | "overlay" | "rootfs") => Err(Fault::new(
             codes::NOT_INSTALLED,
             Kind::Precondition,
