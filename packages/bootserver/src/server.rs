@@ -1,0 +1,124 @@
+//! The running boot server: HTTPS for nodes and operators, the ops listener, and the upkeep of
+//! certificates and reports.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fault::Fault;
+use prometheus::Registry;
+use rpc::{ClientAuth, Tls};
+use telemetry::{Gate, Health};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::desk::{Desk, blocking};
+use crate::routes::routes;
+use crate::settings::Settings;
+
+const SAVE_EVERY: Duration = Duration::from_secs(1);
+const RENEW_EVERY: Duration = Duration::from_secs(3600);
+
+/// A boot server that listens.
+pub struct Running {
+    /// Where nodes and operators call.
+    pub address: SocketAddr,
+    /// Health and metrics.
+    pub ops: SocketAddr,
+    tasks: Vec<JoinHandle<Result<(), Fault>>>,
+    stop: CancellationToken,
+}
+
+/// Opens the state folder and listens; what it returns answers already.
+pub async fn start(
+    settings: Settings,
+    inventory: inventory::Inventory,
+    stop: CancellationToken,
+) -> Result<Running, Fault> {
+    let health = Health::new();
+    let (state, listener) = (health.gate("state"), health.gate("listener"));
+    let registry = Registry::new();
+    telemetry::process_metrics(&registry);
+    let listen = settings.listen;
+    let ops_listen = settings.ops.listen;
+    let desk = Arc::new(blocking(move || Desk::open(settings, inventory)).await?);
+    state.open();
+    let tls = Tls::load(&desk.folder().server_files())?;
+    let server = rpc::Server::new("bootserver").tls(tls, ClientAuth::Optional).bind(listen).await?;
+    server.register_metrics(&registry);
+    let (ops, ops_task) =
+        telemetry::ops(ops_listen, health, registry.clone(), stop.clone()).await?;
+    let address = server.local_addr();
+    let serve = server.serve_http(routes(Arc::clone(&desk), &registry), stop.clone());
+    listener.open();
+    tracing::info!(cluster = desk.folder().cluster(), id = desk.folder().cluster_id(), "serving");
+    let tasks = vec![
+        tokio::spawn(serve),
+        tokio::spawn(async move {
+            let _ = ops_task.await;
+            Ok(())
+        }),
+        tokio::spawn(upkeep(desk, state, stop.clone())),
+    ];
+    Ok(Running { address, ops, tasks, stop })
+}
+
+impl Running {
+    /// Waits until everything has stopped, which one part's failure brings about.
+    pub async fn wait(self) -> Result<(), Fault> {
+        let mut result = Ok(());
+        for task in self.tasks {
+            match task.await {
+                Ok(Ok(())) => {}
+                Ok(Err(fault)) => {
+                    self.stop.cancel();
+                    result = result.and(Err(fault));
+                }
+                Err(error) => {
+                    self.stop.cancel();
+                    tracing::error!(%error, "a task of the boot server ended badly");
+                }
+            }
+        }
+        result
+    }
+}
+
+/// Saves reports and renews certificates until the stop; the last reports are saved too.
+async fn upkeep(desk: Arc<Desk>, state: Gate, stop: CancellationToken) -> Result<(), Fault> {
+    let mut renew = tokio::time::interval(RENEW_EVERY);
+    let mut save = tokio::time::interval(SAVE_EVERY);
+    save.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = save.tick() => {
+                if desk.has_unsaved_reports() {
+                    save_reports(&desk, &state).await;
+                }
+            }
+            _ = renew.tick() => {
+                let desk = Arc::clone(&desk);
+                match blocking(move || desk.renew_own()).await {
+                    Ok(true) => tracing::info!("own certificates renewed"),
+                    Ok(false) => {}
+                    Err(fault) => tracing::error!(%fault, "own certificates cannot be renewed"),
+                }
+            }
+            () = stop.cancelled() => {
+                save_reports(&desk, &state).await;
+                return Ok(());
+            }
+        }
+    }
+}
+
+async fn save_reports(desk: &Arc<Desk>, state: &Gate) {
+    let desk = Arc::clone(desk);
+    match blocking(move || desk.save_reports()).await {
+        Ok(()) => state.open(),
+        Err(fault) => {
+            tracing::error!(%fault, "reports cannot be saved");
+            state.close(fault.what);
+        }
+    }
+}
