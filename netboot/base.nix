@@ -1,0 +1,39 @@
+# What every image shares: operators log in by SSH key and nobody by password, on no console either.
+{ lib, pkgs, ... }:
+{
+  imports = [ ../modules/node/access.nix ];
+
+  boot.kernelParams = [
+    "console=tty0"
+    "console=ttyS0,115200"
+  ];
+  # enough to find the disk and the card of any server, and of a VM
+  hardware.enableRedistributableFirmware = lib.mkDefault true;
+  boot.initrd.availableKernelModules = [
+    "ahci"
+    "nvme"
+    "sd_mod"
+    "virtio_blk"
+    "virtio_net"
+    "virtio_pci"
+    "virtio_scsi"
+    "xhci_pci"
+  ];
+
+  networking = {
+    hostName = lib.mkDefault ""; # until the machine knows which node it is
+    useNetworkd = true;
+    firewall.enable = true;
+  };
+  # the installed system has the same address, since both derive the client's id from the card
+  systemd.network.networks."10-boot" = {
+    matchConfig.Type = "ether";
+    networkConfig.DHCP = "yes";
+    dhcpV4Config.ClientIdentifier = "mac";
+  };
+  services.timesyncd.enable = lib.mkDefault true;
+
+  environment.systemPackages = [ pkgs.etcd ]; # etcdctl
+  documentation.enable = false;
+  system.stateVersion = lib.mkDefault "26.05";
+}

@@ -1,0 +1,14 @@
+# nixosModules: one per folder of modules/, each with the packages it starts.
+{ inputs, lib }:
+let
+  names = builtins.attrNames (lib.filterAttrs (_: kind: kind == "directory") (builtins.readDir ../modules));
+  module = name: {
+    imports = [ ../modules/${name} ];
+    nixpkgs.overlays = [ inputs.self.overlays.default ];
+  };
+in
+lib.genAttrs names module
+// {
+  default.imports = map (name: ../modules/${name}) names;
+  default.nixpkgs.overlays = [ inputs.self.overlays.default ];
+}

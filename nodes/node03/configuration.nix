@@ -1,0 +1,8 @@
+# node03: what holds for this machine alone. Its address, peers, services and firewall follow from ../cluster.nix.
+{
+  boot.loader.systemd-boot.enable = true;
+  boot.loader.efi.canTouchEfiVariables = false;
+  boot.kernelParams = [ "console=ttyS0,115200" ];
+
+  system.stateVersion = "26.05";
+}

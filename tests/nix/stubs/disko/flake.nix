@@ -1,0 +1,13 @@
+# A stand-in for disko: the option, taken as it is.
+{
+  outputs = _: {
+    nixosModules.disko =
+      { lib, ... }:
+      {
+        options.disko.devices = lib.mkOption {
+          type = lib.types.anything;
+          default = { };
+        };
+      };
+  };
+}

@@ -1,0 +1,6 @@
+# What nixpkgs' netboot module yields: a kernel, a ramdisk.
+{ pkgs, config, ... }:
+{
+  system.build.kernel = pkgs.writeText "linux" "";
+  system.build.netbootRamdisk = pkgs.writeText "initrd" "${config.system.build.toplevel}";
+}

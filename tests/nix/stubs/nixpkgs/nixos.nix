@@ -1,0 +1,58 @@
+# nixosSystem: NixOS reduced to assertions, warnings and a system that depends on all that was configured.
+{ lib }:
+{
+  modules,
+  pkgs,
+  specialArgs ? { },
+}:
+let
+  base =
+    { config, lib, ... }:
+    {
+      options = {
+        assertions = lib.mkOption {
+          type = lib.types.listOf lib.types.attrs;
+          default = [ ];
+        };
+        warnings = lib.mkOption {
+          type = lib.types.listOf lib.types.str;
+          default = [ ];
+        };
+        nixpkgs.overlays = lib.mkOption {
+          type = lib.types.listOf lib.types.raw;
+          default = [ ];
+        };
+        system.build = lib.mkOption {
+          type = lib.types.attrsOf lib.types.raw;
+          default = { };
+        };
+      };
+      config = {
+        _module.args.pkgs = builtins.foldl' (pkgs: pkgs.extend) pkgs config.nixpkgs.overlays;
+        systemd.package = pkgs.systemd;
+        boot.kernelParams = [ "loglevel=4" ];
+        system.boot.loader.kernelFile = "bzImage";
+        system.build.toplevel =
+          let
+            failed = builtins.filter (it: !it.assertion) config.assertions;
+            all = removeAttrs config [
+              "_module"
+              "assertions"
+              "nixpkgs"
+              "system"
+            ];
+          in
+          if failed != [ ] then
+            throw "Failed assertions:\n${lib.concatMapStringsSep "\n" (it: "- ${it.message}") failed}"
+          else
+            pkgs.writeText "nixos-system" (builtins.toJSON all);
+      };
+    };
+in
+lib.evalModules {
+  modules = [ base ] ++ modules;
+  specialArgs = {
+    modulesPath = ./.;
+  }
+  // specialArgs;
+}

@@ -1,0 +1,68 @@
+# Stand-ins for packages: derivations that evaluate, with the names that our files ask for.
+{ lib, system }:
+let
+  derive =
+    name: more:
+    derivation (
+      {
+        inherit name system;
+        builder = "/bin/sh";
+      }
+      // more
+    );
+  package =
+    name:
+    derive name { }
+    // {
+      pname = name;
+      meta.mainProgram = name;
+    };
+  base = {
+    inherit lib system;
+    formats.toml = _: { type = lib.types.anything; };
+    writeText = name: text: derive name { inherit text; };
+    linkFarm = name: entries: derive name { names = builtins.attrNames entries; paths = builtins.attrValues entries; };
+    runCommand = name: env: text: derive name ({ inherit text; } // env);
+    mkShell = { packages }: derive "shell" { inherit packages; };
+    writeShellApplication =
+      {
+        name,
+        runtimeInputs ? [ ],
+        text,
+      }:
+      derive name { inherit runtimeInputs text; }
+      // {
+        meta.mainProgram = name;
+      };
+  }
+  // lib.genAttrs [
+    "cargo"
+    "cargo-nextest"
+    "clippy"
+    "curl"
+    "deadnix"
+    "etcd"
+    "jq"
+    "nixfmt"
+    "nixfmt-tree"
+    "openssl"
+    "rust-analyzer"
+    "rustc"
+    "rustfmt"
+    "systemd"
+  ] package;
+
+  extended =
+    before: overlay:
+    let
+      after =
+        before
+        // overlay after before
+        // {
+          extend = extended after;
+          testers.runNixOSTest = import ./vm.nix { inherit derive lib; } after;
+        };
+    in
+    after;
+in
+extended base (_: _: { })
