@@ -8,9 +8,11 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::server::Acceptor;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::Peer;
@@ -22,7 +24,7 @@ use crate::tls::{ClientAuth, Speaks, Tls};
 /// A handshake that takes longer is given up.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// So many handshakes at once; more wait. Each costs a signature.
-const HANDSHAKES_MAX: usize = 128;
+const HANDSHAKES_MAX: usize = 256;
 /// The first bytes of a request must come within this.
 const FIRST_BYTES_MAX: Duration = Duration::from_secs(10);
 /// An HTTP/1 connection that asks nothing for so long is closed.
@@ -114,8 +116,10 @@ async fn begin(
         Some((tls, auth)) => {
             let config = tls.server(*auth, shared.speaks).map_err(Refused::Certificates)?;
             let handshake = async {
+                // Whoever has not said hello holds no slot: silence must not keep others out.
+                let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
                 let _slot = shared.handshakes.acquire().await;
-                tokio_rustls::TlsAcceptor::from(config).accept(stream).await
+                hello.into_stream(config).await
             };
             let stream = tokio::time::timeout(HANDSHAKE_MAX, handshake)
                 .await

@@ -118,6 +118,7 @@ impl Layers {
     /// Reads the settings. A text that looks like a number or a date but must be text is given as
     /// text: only the place that reads it knows.
     pub(crate) fn read<T: DeserializeOwned>(mut self) -> Result<T, Fault> {
+        let mut first: Option<(Keys, String)> = None;
         loop {
             let value = Value::Table(self.merged.clone());
             let error = match serde_path_to_error::deserialize(value) {
@@ -125,14 +126,18 @@ impl Layers {
                 Err(error) => error,
             };
             let path = explain::names(error.path());
-            if !self.give_as_text(&path) {
-                return Err(explain::fault(
-                    &path,
-                    error.inner().message(),
-                    self.origin(&path),
-                    self.file.as_deref(),
-                ));
+            let message = error.inner().message().to_owned();
+            if self.give_as_text(&path) {
+                first = Some((path, message));
+                continue;
             }
+            // What was wrong with the value as it was meant says more than the same as text.
+            let message = match first {
+                Some((failed, meant)) if failed == path => meant,
+                _ => message,
+            };
+            let origin = self.origin(&path);
+            return Err(explain::fault(&path, &message, origin, self.file.as_deref()));
         }
     }
 

@@ -122,7 +122,7 @@ mod tests {
             .iter()
             .map(|family| {
                 let metric = &family.get_metric()[0];
-                let value = metric.get_gauge().value() + metric.get_counter().value();
+                let value = metric.get_gauge().get_value() + metric.get_counter().get_value();
                 (family.name().to_owned(), value)
             })
             .collect();

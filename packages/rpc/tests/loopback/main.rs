@@ -1,0 +1,9 @@
+//! Real servers and clients on loopback, with real certificates.
+
+mod garbage;
+mod grpc;
+mod https;
+mod refusals;
+mod rotation;
+mod stop;
+mod world;
