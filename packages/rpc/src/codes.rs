@@ -25,6 +25,8 @@ pub const PORT_IN_USE: Code = Code("RPC-2001");
 pub const LISTEN: Code = Code("RPC-2002");
 /// The reflection data cannot be read.
 pub const REFLECTION: Code = Code("RPC-2003");
+/// A listener was made without choosing TLS or plaintext.
+pub const UNDECIDED: Code = Code("RPC-2004");
 
 /// An endpoint or URL is malformed.
 pub const ENDPOINT: Code = Code("RPC-3001");

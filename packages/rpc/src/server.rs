@@ -27,20 +27,21 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct ServerBuilder {
     name: String,
-    tls: Option<(Tls, ClientAuth)>,
+    /// Undecided, plaintext, or TLS: forgetting to choose must not open a port to everybody.
+    security: Option<Option<(Tls, ClientAuth)>>,
     grace: Duration,
 }
 
 impl ServerBuilder {
     /// Serve TLS.
     pub fn tls(mut self, tls: Tls, auth: ClientAuth) -> Self {
-        self.tls = Some((tls, auth));
+        self.security = Some(Some((tls, auth)));
         self
     }
 
     /// Serve without TLS; a warning in the log says so.
     pub fn plaintext(mut self) -> Self {
-        self.tls = None;
+        self.security = Some(None);
         self
     }
 
@@ -58,13 +59,21 @@ impl ServerBuilder {
 
     /// Takes a listener that exists already.
     pub fn listening(self, listener: TcpListener) -> Result<Server, Fault> {
-        if let Some((tls, auth)) = &self.tls {
+        let Some(tls) = self.security else {
+            return Err(Fault::new(
+                codes::UNDECIDED,
+                Kind::Internal,
+                format!("listener {} has neither TLS nor leave to be plaintext", self.name),
+                "choose one where the server is made",
+            ));
+        };
+        if let Some((tls, auth)) = &tls {
             tls.server(*auth, Speaks::Http)?;
         }
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
         let local = listener.local_addr().map_err(|error| refused(&self.name, nowhere, &error))?;
         let metrics = Metrics::new(&self.name);
-        Ok(Server { name: self.name, tls: self.tls, grace: self.grace, listener, local, metrics })
+        Ok(Server { name: self.name, tls, grace: self.grace, listener, local, metrics })
     }
 }
 
@@ -79,11 +88,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// Begins a server; `name` stands in logs and metrics (`chainfire-client`). Plaintext until
-    /// [`ServerBuilder::tls`] is called.
+    /// Begins a server; `name` stands in logs and metrics (`chainfire-client`). Choose
+    /// [`ServerBuilder::tls`] or [`ServerBuilder::plaintext`] before it is bound.
     #[allow(clippy::new_ret_no_self)] // a server exists once it has a port
     pub fn new(name: impl Into<String>) -> ServerBuilder {
-        ServerBuilder { name: name.into(), tls: None, grace: GRACE }
+        ServerBuilder { name: name.into(), security: None, grace: GRACE }
     }
 
     /// The address it listens on.
@@ -215,6 +224,6 @@ pub async fn serve_http(
     stop: CancellationToken,
 ) -> Result<(), Fault> {
     let mut server = Server::new(name);
-    server.tls = tls;
+    server.security = Some(tls);
     server.bind(addr).await?.serve_http(router, stop).await
 }

@@ -87,7 +87,8 @@ fn a_text_that_looks_like_a_number_stays_text_where_text_is_wanted() {
 #[test]
 fn every_mistake_says_what_where_and_what_to_do() {
     let with = |more: &str| format!("{GOOD}{more}");
-    let table: &[(String, &[(&str, &str)], &[&str], &str)] = &[
+    type Pairs = &'static [(&'static str, &'static str)];
+    let table: &[(String, Pairs, &[&str], &str)] = &[
         (
             with("listne = \"x\"\n"),
             &[],

@@ -2,10 +2,14 @@
 
 use axum::Router;
 use axum::routing::post;
+use fault::Fault;
 use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use rpc::{ClientAuth, channel};
+use rpc::{ClientAuth, Peer, channel};
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic::service::interceptor::InterceptedService;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
@@ -58,6 +62,36 @@ async fn the_callers_deadline_ends_the_call_at_the_server() {
     assert_eq!(tonic::Code::from(status), tonic::Code::DeadlineExceeded);
     drop(client);
     server.end().await;
+}
+
+#[tokio::test]
+async fn a_grpc_service_decides_by_its_caller() {
+    let world = world();
+    let (_reporter, health) = rpc::health();
+    let guarded = InterceptedService::new(health, |request: tonic::Request<()>| {
+        let peer: &Peer = request.extensions().get().expect("every request has a caller");
+        peer.require_service("chainfire", "plasma")?;
+        Ok(request)
+    });
+    let tls = world.tls("chainfire");
+    let server = rpc::Server::new("test")
+        .tls(tls.clone(), ClientAuth::Required)
+        .bind("127.0.0.1:0".parse().unwrap())
+        .await
+        .unwrap();
+    let (endpoint, stop) = (format!("https://{}", server.local_addr()), CancellationToken::new());
+    let task = tokio::spawn(server.serve(Routes::new(guarded), stop.clone()));
+    assert_eq!(check(channel(&endpoint, Some(&tls)).unwrap()).await.unwrap(), 1);
+
+    let other = channel(&endpoint, Some(&world.tls("iam"))).unwrap();
+    let fault = Fault::from_status(&check(other).await.unwrap_err()).unwrap();
+    assert_eq!(
+        fault.to_string(),
+        "RPC-4002 caller spiffe://plasma/svc/iam/node01 is not service chainfire, \
+         call with a certificate that may do this"
+    );
+    stop.cancel();
+    within(task).await.unwrap().unwrap();
 }
 
 #[tokio::test]

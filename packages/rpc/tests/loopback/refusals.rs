@@ -114,11 +114,12 @@ fn every_mistake_in_the_files_has_its_code() {
 async fn a_port_in_use_is_named_with_what_to_do() {
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = taken.local_addr().unwrap();
-    let fault = Server::new("chainfire-client").bind(addr).await.err().unwrap();
+    let fault = Server::new("chainfire-client").plaintext().bind(addr).await.err().unwrap();
     assert_eq!(fault.code, codes::PORT_IN_USE);
     assert!(fault.what.contains("chainfire-client") && fault.what.contains(&addr.to_string()));
     assert!(fault.hint.contains("ss -ltnp"), "{fault}");
-    let fault = Server::new("x").bind("192.0.2.1:1".parse().unwrap()).await.err().unwrap();
+    let fault =
+        Server::new("x").plaintext().bind("192.0.2.1:1".parse().unwrap()).await.err().unwrap();
     assert_eq!(fault.code, codes::LISTEN);
 }
 
@@ -133,4 +134,11 @@ async fn a_server_needs_a_certificate_of_its_own() {
         .err()
         .unwrap();
     assert_eq!(fault.code, codes::TLS_NO_IDENTITY);
+}
+
+#[tokio::test]
+async fn a_server_is_never_plaintext_by_oversight() {
+    let any = "127.0.0.1:0".parse().unwrap();
+    let fault = Server::new("x").bind(any).await.err().unwrap();
+    assert_eq!(fault.code, codes::UNDECIDED);
 }

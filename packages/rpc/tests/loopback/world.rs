@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::routing::get;
@@ -72,6 +73,20 @@ impl World {
     }
 }
 
+static PANICKED: AtomicBool = AtomicBool::new(false);
+
+/// Remembers a panic of any task: one that the runtime swallows is a failure all the same.
+fn note_panics() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let print = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            PANICKED.store(true, Ordering::SeqCst);
+            print(panic);
+        }));
+    });
+}
+
 /// A server that runs.
 pub(crate) struct Running {
     pub(crate) addr: SocketAddr,
@@ -85,6 +100,7 @@ impl Running {
     pub(crate) async fn end(self) {
         self.stop.cancel();
         within(self.task).await.unwrap().unwrap();
+        assert!(!PANICKED.load(Ordering::SeqCst), "a task of the server panicked");
     }
 
     pub(crate) fn https(&self, path: &str) -> String {
@@ -106,10 +122,12 @@ pub(crate) enum Kind {
 
 /// Serves gRPC health and `/who`, which answers the caller's id.
 pub(crate) async fn serve(tls: Option<(Tls, ClientAuth)>, kind: Kind, more: Router) -> Running {
-    let mut builder = Server::new("test").grace(Duration::from_millis(500));
-    if let Some((tls, auth)) = tls {
-        builder = builder.tls(tls, auth);
-    }
+    note_panics();
+    let builder = Server::new("test").grace(Duration::from_millis(500));
+    let builder = match tls {
+        Some((tls, auth)) => builder.tls(tls, auth),
+        None => builder.plaintext(),
+    };
     let server = builder.bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let registry = Registry::new();
     server.register_metrics(&registry);
