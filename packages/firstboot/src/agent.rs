@@ -115,7 +115,7 @@ fn log_waiting(machine: &Machine, step: Step) {
 
 fn failure(fault: Fault) -> Failure {
     Failure {
-        again: fault.kind.passes() || fault.code == codes::TOKEN,
+        again: fault.kind.passes(),
         code: fault.code.to_string(),
         what: fault.what,
         hint: fault.hint,

@@ -118,7 +118,12 @@ impl Node {
             return Ok(());
         }
         let server = BootServer::new(&self.settings, None)?;
-        enroll::act(&self.settings, &server, node, identify::seen(&self.settings)).await
+        let enrolled = enroll::act(&self.settings, &server, node, identify::seen(&self.settings));
+        // a token that is refused may be replaced by a better one while this machine waits
+        enrolled.await.map_err(|fault| match fault.kind {
+            Kind::Denied | Kind::Unauthenticated => Fault { kind: Kind::Unavailable, ..fault },
+            _ => fault,
+        })
     }
 
     async fn identify(&mut self) -> Result<Probe, Fault> {

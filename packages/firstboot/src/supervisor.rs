@@ -65,11 +65,18 @@ impl Supervised {
     }
 
     /// Asks the service to stop, waits, and kills it when it does not.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
         self.stop.cancel();
-        if let Err(error) = self.task.await {
+        if let Err(error) = (&mut self.task).await {
             tracing::error!(%error, "supervision of a service ended badly");
         }
+    }
+}
+
+impl Drop for Supervised {
+    fn drop(&mut self) {
+        // the task owns the child, and a child that is dropped is killed
+        self.task.abort();
     }
 }
 
