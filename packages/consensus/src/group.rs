@@ -1,84 +1,99 @@
 //! The handle to one group on this node.
 
+use std::sync::Arc;
+
+use api::raft as pb;
+use api::raft::change_request::Change;
 use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::error::{MembershipError, ProposeError, ReadError};
+use crate::host::Host;
 use crate::machine::Machine;
+use crate::shared::Shared;
 use crate::types::{NodeId, NodeInfo, Status};
+use crate::wire;
 
-/// The handle to one group on this node. Cloning it is cheap.
+/// The handle to one group on this node. Cloning it is cheap; dropping it stops nothing.
 pub struct Group<M: Machine> {
-    status: watch::Receiver<Status>,
-    machine: std::marker::PhantomData<fn() -> M>,
+    shared: Arc<Shared<M>>,
+    host: Host,
 }
 
 impl<M: Machine> Clone for Group<M> {
     fn clone(&self) -> Self {
-        Self { status: self.status.clone(), machine: self.machine }
+        Self { shared: self.shared.clone(), host: self.host.clone() }
     }
 }
 
 impl<M: Machine> Group<M> {
+    pub(crate) fn new(shared: Arc<Shared<M>>, host: Host) -> Self {
+        Self { shared, host }
+    }
+
     /// Proposes a request on any member. The answer comes from this node's own machine, so a read
-    /// here afterwards sees the effect.
+    /// here afterwards sees the effect. When this future is dropped the request may still be
+    /// proposed.
     pub async fn propose(&self, request: Bytes) -> Result<M::Response, ProposeError> {
-        let _ = request;
-        Err(ProposeError::Stopped)
+        self.shared.propose(request).await
     }
 
     /// A linearizable barrier: when it returns, this node's machine has applied everything that
     /// was acknowledged anywhere before the call. Answers the index it waited for.
     pub async fn read_index(&self) -> Result<u64, ReadError> {
-        Err(ReadError::Stopped)
+        self.shared.read_index().await
     }
 
     /// The picture of now.
     pub fn status(&self) -> Status {
-        self.status.borrow().clone()
+        self.shared.status()
     }
 
-    /// Follows the status.
+    /// Follows the status. Who leads and who is a member is told at once, progress a little later.
     pub fn watch_status(&self) -> watch::Receiver<Status> {
-        self.status.clone()
+        self.shared.status.subscribe()
     }
 
-    /// Makes this node the only voter of a new group. The same again is success.
+    /// The last index this node's machine has applied: cheaper than the whole status.
+    pub fn applied(&self) -> u64 {
+        self.shared.progress.applied()
+    }
+
+    /// Makes this node the only voter of a new group, and waits until it leads. The same again on
+    /// a member is success.
     pub async fn form(&self, me: NodeInfo) -> Result<(), MembershipError> {
-        let _ = me;
-        Err(MembershipError::Stopped)
+        self.shared.form(me).await
     }
 
-    /// Adds a member without a vote.
+    /// Adds a member without a vote. The same again is success.
     pub async fn add_learner(&self, id: NodeId, info: NodeInfo) -> Result<(), MembershipError> {
-        let _ = (id, info);
-        Err(MembershipError::Stopped)
+        let node = pb::Node { id, info: Some(wire::info(&info)) };
+        self.shared.change(Change::AddLearner(node)).await
     }
 
     /// Gives a learner that has caught up a vote.
     pub async fn promote(&self, id: NodeId) -> Result<(), MembershipError> {
-        let _ = id;
-        Err(MembershipError::Stopped)
+        self.shared.change(Change::Promote(id)).await
     }
 
     /// Removes a member, a voter or a learner, the leader too.
     pub async fn remove(&self, id: NodeId) -> Result<(), MembershipError> {
-        let _ = id;
-        Err(MembershipError::Stopped)
+        self.shared.change(Change::Remove(id)).await
     }
 
     /// Replaces what is known about a member.
     pub async fn update(&self, id: NodeId, info: NodeInfo) -> Result<(), MembershipError> {
-        let _ = (id, info);
-        Err(MembershipError::Stopped)
+        let node = pb::Node { id, info: Some(wire::info(&info)) };
+        self.shared.change(Change::Update(node)).await
     }
 
     /// Hands the leadership to a voter and waits until it leads.
     pub async fn transfer_leader(&self, to: NodeId) -> Result<(), MembershipError> {
-        let _ = to;
-        Err(MembershipError::Stopped)
+        self.shared.change(Change::Transfer(to)).await
     }
 
     /// Stops the group on this node. Every waiter is answered.
-    pub async fn shutdown(&self) {}
+    pub async fn shutdown(&self) {
+        self.host.stop(&self.shared).await;
+    }
 }

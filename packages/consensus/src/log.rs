@@ -1,0 +1,333 @@
+//! Raft's log over the journal: entries in our encoding, vote and positions beside them.
+//!
+//! The journal counts from 1 and the library from 0: an entry's place in the journal is its
+//! index + 1. Everything that is appended goes through one queue, so a vote is never reordered
+//! against entries. The committed position rides along with the next append and costs no sync.
+
+use std::collections::VecDeque;
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{Stream, stream};
+use journal::{GroupId, Journal, Record};
+use openraft::OptionalSend;
+use openraft::entry::RaftEntry;
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::error::ConsensusError;
+use crate::raft::{Entry, LogId, Types, Vote};
+use crate::types::NodeId;
+use crate::wire;
+
+const VOTE: u8 = 1;
+const COMMITTED: u8 = 2;
+const PURGED: u8 = 3;
+const NODE: u8 = 4;
+const MEMBER: u8 = 5;
+
+/// How much is read from the journal at once, on the way to a peer or to the machine.
+const READ_BYTES: usize = 1 << 20;
+
+#[derive(Clone)]
+pub(crate) struct Log {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    journal: Journal,
+    group: GroupId,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    vote: Option<Vote>,
+    purged: Option<LogId>,
+    last: Option<LogId>,
+    /// Set by `save_committed`, taken by the next append.
+    committed: Option<LogId>,
+    /// This node has been a member of the group.
+    member: bool,
+}
+
+fn journal_error(e: impl std::error::Error + Send + Sync + 'static) -> io::Error {
+    io::Error::other(e)
+}
+
+impl Log {
+    /// Opens the log of a group; a new one is marked as this node's. `applied` says whether the
+    /// machine has state: then the log cannot be new, or votes would be forgotten.
+    pub(crate) fn open(
+        journal: Journal,
+        group: GroupId,
+        me: NodeId,
+        applied: bool,
+    ) -> Result<Self, ConsensusError> {
+        let storage = |what: String| ConsensusError::Storage(what);
+        match journal.meta(group, NODE) {
+            Some(bytes) => {
+                let stored: [u8; 8] = bytes[..]
+                    .try_into()
+                    .map_err(|_| storage(format!("group {group}: damaged node id")))?;
+                let stored = NodeId::from_be_bytes(stored);
+                if stored != me {
+                    return Err(ConsensusError::WrongNode { group, stored, asked: me });
+                }
+            }
+            None if applied => {
+                return Err(storage(format!(
+                    "group {group}: the machine has state, but the journal has none"
+                )));
+            }
+            None => {
+                let value = Bytes::copy_from_slice(&me.to_be_bytes());
+                journal
+                    .append_wait(vec![Record::Meta { group, key: NODE, value }])
+                    .map_err(|e| storage(e.to_string()))?;
+            }
+        }
+        let damaged = |e: wire::Malformed| storage(format!("group {group}: {e}"));
+        let vote = journal.meta(group, VOTE).map(wire::decode_vote).transpose();
+        let purged = journal.meta(group, PURGED).map(wire::decode_log_id).transpose();
+        let (vote, purged) = (vote.map_err(damaged)?, purged.map_err(damaged)?);
+
+        // PURGED is written before the cut: after a crash in between the cut is done again.
+        let purged_to = crate::raft::count_of(purged.as_ref());
+        if journal.span(group).is_some_and(|(first, _)| first <= purged_to) {
+            journal.append(vec![Record::PurgeTo { group, index: purged_to }], |_| {});
+        }
+        let member = journal.meta(group, MEMBER).is_some();
+        let state = State { vote, purged, last: purged, committed: None, member };
+        let log = Self { shared: Arc::new(Shared { journal, group, state: Mutex::new(state) }) };
+        if let Some((_, last)) = log.shared.journal.span(group)
+            && last > purged_to
+        {
+            let entry = log.read(last - 1, last, usize::MAX).map_err(|e| storage(e.to_string()))?;
+            let last = entry.last().map(|e| e.id);
+            let last = last.ok_or_else(|| storage(format!("group {group}: no last entry")))?;
+            log.shared.state.lock().last = Some(last);
+        }
+        Ok(log)
+    }
+
+    /// Whether this node has ever been a member.
+    pub(crate) fn was_member(&self) -> bool {
+        self.shared.state.lock().member
+    }
+
+    /// Remembers that this node is a member.
+    pub(crate) fn note_member(&self) {
+        let mut state = self.shared.state.lock();
+        if !state.member {
+            state.member = true;
+            let (group, value) = (self.shared.group, Bytes::from_static(&[1]));
+            self.shared.journal.append(vec![Record::Meta { group, key: MEMBER, value }], |_| {});
+        }
+    }
+
+    /// Entries `[from, to)` in the library's counting, as many as fit, but one at least.
+    fn read(&self, from: u64, to: u64, max_bytes: usize) -> io::Result<Vec<Entry>> {
+        let from = from.max(crate::raft::count_of(self.shared.state.lock().purged.as_ref()));
+        if from >= to {
+            return Ok(Vec::new());
+        }
+        let found = self
+            .shared
+            .journal
+            .read(self.shared.group, from + 1, to + 1, max_bytes)
+            .map_err(journal_error)?;
+        let mut entries = Vec::with_capacity(found.len());
+        for (place, bytes) in found {
+            let entry = wire::decode_entry(bytes).map_err(journal_error)?;
+            if entry.id.index + 1 != place {
+                return Err(io::Error::other(format!(
+                    "entry {} lies at place {place} of the journal",
+                    entry.id
+                )));
+            }
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
+
+    fn range(&self, range: &impl RangeBounds<u64>) -> (u64, u64) {
+        let from = match range.start_bound() {
+            Bound::Included(at) => *at,
+            Bound::Excluded(at) => at.saturating_add(1),
+            Bound::Unbounded => 0,
+        };
+        let end = crate::raft::count_of(self.shared.state.lock().last.as_ref());
+        let to = match range.end_bound() {
+            Bound::Included(at) => at.saturating_add(1),
+            Bound::Excluded(at) => *at,
+            Bound::Unbounded => end,
+        };
+        (from, to.min(end))
+    }
+
+    /// The records of an append, the committed position first.
+    fn with_committed(&self, records: &mut Vec<Record>) {
+        if let Some(id) = self.shared.state.lock().committed.take() {
+            let value = wire::encode_log_id(&id);
+            records.push(Record::Meta { group: self.shared.group, key: COMMITTED, value });
+        }
+    }
+}
+
+impl RaftLogReader<Types> for Log {
+    async fn entries_stream<RB>(
+        &mut self,
+        range: RB,
+    ) -> impl Stream<Item = Result<Entry, io::Error>> + OptionalSend
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        let (from, to) = self.range(&range);
+        let state = (self.clone(), from, to, VecDeque::<Entry>::new());
+        Box::pin(stream::try_unfold(state, |(log, mut from, to, mut ready)| async move {
+            if ready.is_empty() {
+                if from >= to {
+                    return Ok(None);
+                }
+                ready = log.read(from, to, READ_BYTES)?.into();
+                let last = ready.back().map(|e| e.id.index);
+                from = last.ok_or_else(|| io::Error::other(format!("no entry {from}")))? + 1;
+            }
+            Ok(ready.pop_front().map(|entry| (entry, (log, from, to, ready))))
+        }))
+    }
+
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<Entry>, io::Error> {
+        let (mut from, to) = self.range(&range);
+        let mut entries = Vec::new();
+        while from < to {
+            let more = self.read(from, to, READ_BYTES)?;
+            match more.last() {
+                Some(last) => from = last.id.index + 1,
+                None => break,
+            }
+            entries.extend(more);
+        }
+        Ok(entries)
+    }
+
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<Entry>, io::Error> {
+        self.read(start, end, READ_BYTES)
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        Ok(self.shared.state.lock().vote)
+    }
+}
+
+impl RaftLogStorage<Types> for Log {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<Types>, io::Error> {
+        let state = self.shared.state.lock();
+        Ok(LogState { last_purged_log_id: state.purged, last_log_id: state.last })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        let value = wire::encode_vote(vote);
+        let mut records = vec![Record::Meta { group: self.shared.group, key: VOTE, value }];
+        self.with_committed(&mut records);
+        let (done, saved) = oneshot::channel();
+        self.shared.journal.append(records, move |result| {
+            let _ = done.send(result);
+        });
+        match saved.await {
+            Ok(Ok(())) => {
+                self.shared.state.lock().vote = Some(*vote);
+                Ok(())
+            }
+            Ok(Err(e)) => Err(journal_error(e)),
+            Err(_) => Err(io::Error::other("the journal is closed")),
+        }
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
+        self.shared.state.lock().committed = committed;
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
+        if let Some(id) = self.shared.state.lock().committed {
+            return Ok(Some(id));
+        }
+        let stored = self.shared.journal.meta(self.shared.group, COMMITTED);
+        stored.map(wire::decode_log_id).transpose().map_err(journal_error)
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types>) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let mut records = Vec::new();
+        self.with_committed(&mut records);
+        let mut last = None;
+        for entry in entries {
+            last = Some(entry.id);
+            records.push(Record::Entry {
+                group: self.shared.group,
+                index: entry.index() + 1,
+                payload: wire::encode_entry(&entry),
+            });
+        }
+        let mut state = self.shared.state.lock();
+        self.shared.journal.append(records, move |result| {
+            callback.io_completed(result.map_err(journal_error));
+        });
+        if last.is_some() {
+            state.last = last;
+        }
+        Ok(())
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
+        // Not waited for: the entries that follow are in the same queue, and the dropped ones were
+        // never committed, so they may come back after a crash.
+        let index = crate::raft::count_of(last.as_ref());
+        let mut state = self.shared.state.lock();
+        if crate::raft::count_of(state.last.as_ref()) <= index {
+            return Ok(());
+        }
+        let record = Record::TruncateAfter { group: self.shared.group, index };
+        self.shared.journal.append(vec![record], |_| {});
+        state.last = last.max(state.purged);
+        Ok(())
+    }
+
+    async fn purge(&mut self, id: LogId) -> Result<(), io::Error> {
+        let mut state = self.shared.state.lock();
+        if state.purged >= Some(id) {
+            return Ok(());
+        }
+        let group = self.shared.group;
+        let records = vec![
+            Record::Meta { group, key: PURGED, value: wire::encode_log_id(&id) },
+            Record::PurgeTo { group, index: crate::raft::count(&id) },
+        ];
+        self.shared.journal.append(records, |_| {});
+        state.purged = Some(id);
+        state.last = state.last.max(Some(id));
+        Ok(())
+    }
+}

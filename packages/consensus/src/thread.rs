@@ -1,0 +1,236 @@
+//! The one OS thread that drives a group's machine.
+
+use std::sync::Arc;
+use std::sync::mpsc;
+
+use bytes::Bytes;
+use openraft::EntryPayload;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::error::Fatal;
+use crate::machine::{Machine, Mark, Persist, SnapshotSource, mark_keys};
+use crate::raft::{Entry, LogId, Membership, StoredMembership, count, count_of};
+use crate::spool::{Installing, Part, Spool};
+use crate::types::{GroupId, Member, NodeId};
+use crate::wire::{self, Position};
+
+/// The answers to this node's own batches, by sequence.
+type Answers<R> = Vec<(u64, Vec<R>)>;
+type Reply<T> = oneshot::Sender<Result<T, Fatal>>;
+
+enum Job<R> {
+    Apply(Vec<Entry>, Reply<Answers<R>>),
+    View(Reply<(Position, Box<dyn SnapshotSource>)>),
+    Persist(Reply<(Position, Persist)>),
+    Install(Spool, Part, Reply<Position>),
+}
+
+/// The handle to the thread. The thread ends when the last handle is gone.
+pub(crate) struct Thread<M: Machine> {
+    jobs: mpsc::SyncSender<Job<M::Response>>,
+    ended: Arc<Mutex<Option<std::thread::JoinHandle<()>>>>,
+}
+
+impl<M: Machine> Clone for Thread<M> {
+    fn clone(&self) -> Self {
+        Self { jobs: self.jobs.clone(), ended: self.ended.clone() }
+    }
+}
+
+/// Who this node is, for recognizing its own batches.
+#[derive(Clone, Copy)]
+pub(crate) struct Identity {
+    pub(crate) group: GroupId,
+    pub(crate) me: NodeId,
+    pub(crate) boot: u64,
+}
+
+impl<M: Machine> Thread<M> {
+    /// Finishes an interrupted installation, makes the machine durable as it is, tells it its
+    /// members, and starts its thread.
+    pub(crate) fn start(
+        mut machine: M,
+        identity: Identity,
+        spool: &Spool,
+    ) -> Result<(Self, Position), Fatal> {
+        let decode = |machine: &M| Position::decode(&machine.applied()).map_err(Fatal::new);
+        let mut position = decode(&machine)?;
+        if let Some(file) = spool.interrupted(identity.group) {
+            let (meta, _) = file.read()?;
+            if meta.last_log_id >= position.last {
+                tracing::info!(group = identity.group, "installing an interrupted snapshot again");
+                position = install(&mut machine, identity.group, file)?;
+            } else {
+                file.done().map_err(Fatal::new)?;
+            }
+        }
+        machine.persist()?()?;
+        machine.members_changed(&members_of(position.members.membership()));
+        // One job at a time is under way; the rest wait as futures.
+        let (jobs, queue) = mpsc::sync_channel(64);
+        let mut driver = Driver { machine, identity, position: position.clone() };
+        let thread = std::thread::Builder::new()
+            .name(format!("apply-{:x}", identity.group))
+            .spawn(move || driver.run(&queue))
+            .map_err(Fatal::new)?;
+        Ok((Self { jobs, ended: Arc::new(Mutex::new(Some(thread))) }, position))
+    }
+
+    async fn ask<T>(&self, job: impl FnOnce(Reply<T>) -> Job<M::Response>) -> Result<T, Fatal> {
+        let (reply, answer) = oneshot::channel();
+        let gone = || Fatal::new("the machine's thread has ended");
+        // The queue is longer than the number of tasks that ask, so this never blocks for long.
+        self.jobs.send(job(reply)).map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+
+    pub(crate) async fn apply(&self, entries: Vec<Entry>) -> Result<Answers<M::Response>, Fatal> {
+        self.ask(|reply| Job::Apply(entries, reply)).await
+    }
+
+    pub(crate) async fn view(&self) -> Result<(Position, Box<dyn SnapshotSource>), Fatal> {
+        self.ask(Job::View).await
+    }
+
+    pub(crate) async fn persist(&self) -> Result<(Position, Persist), Fatal> {
+        self.ask(Job::Persist).await
+    }
+
+    pub(crate) async fn install(&self, spool: Spool, part: Part) -> Result<Position, Fatal> {
+        self.ask(|reply| Job::Install(spool, part, reply)).await
+    }
+
+    /// Gives this handle back and returns what joins the thread once all others are gone.
+    pub(crate) fn into_join(self) -> impl FnOnce() + Send + 'static {
+        let Self { jobs, ended } = self;
+        drop(jobs);
+        move || {
+            let thread = ended.lock().take();
+            if let Some(thread) = thread {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+struct Driver<M: Machine> {
+    machine: M,
+    identity: Identity,
+    position: Position,
+}
+
+impl<M: Machine> Driver<M> {
+    fn run(&mut self, queue: &mpsc::Receiver<Job<M::Response>>) {
+        while let Ok(job) = queue.recv() {
+            match job {
+                Job::Apply(entries, reply) => {
+                    let _ = reply.send(self.apply(entries));
+                }
+                Job::View(reply) => {
+                    let view = self.machine.snapshot().map(|view| (self.position.clone(), view));
+                    let _ = reply.send(view);
+                }
+                Job::Persist(reply) => {
+                    let work = self.machine.persist().map(|work| (self.position.clone(), work));
+                    let _ = reply.send(work);
+                }
+                Job::Install(spool, part, reply) => {
+                    let _ = reply.send(self.install(&spool, part));
+                }
+            }
+        }
+        // Only a convenience for the next start: what is not persisted is in the journal.
+        if let Err(error) = self.machine.persist().and_then(|work| work()) {
+            tracing::warn!(group = self.identity.group, %error, "last persist failed");
+        }
+    }
+
+    fn apply(&mut self, entries: Vec<Entry>) -> Result<Answers<M::Response>, Fatal> {
+        let Identity { group, me, boot } = self.identity;
+        let mut answers = Vec::new();
+        for entry in entries {
+            let expected = count_of(self.position.last.as_ref());
+            if entry.id.index != expected {
+                return Err(Fatal::new(format!("entry {} after {expected} entries", entry.id)));
+            }
+            match entry.payload {
+                EntryPayload::Blank => self.machine.mark(mark(group, &entry.id, None))?,
+                EntryPayload::Membership(members) => {
+                    let stored = StoredMembership::new(Some(entry.id), members);
+                    self.machine.mark(mark(group, &entry.id, Some(&stored)))?;
+                    self.machine.members_changed(&members_of(stored.membership()));
+                    self.position.members = stored;
+                }
+                EntryPayload::Normal(proposal) => {
+                    let index = count(&entry.id);
+                    let mark = mark(group, &entry.id, None);
+                    let responses = self.machine.apply(index, &proposal.requests, mark)?;
+                    if responses.len() != proposal.requests.len() {
+                        return Err(Fatal::new(format!(
+                            "{} responses to {} requests of entry {}",
+                            responses.len(),
+                            proposal.requests.len(),
+                            entry.id
+                        )));
+                    }
+                    if (proposal.origin, proposal.boot) == (me, boot) {
+                        answers.push((proposal.sequence, responses));
+                    }
+                }
+            }
+            self.position.last = Some(entry.id);
+        }
+        Ok(answers)
+    }
+
+    fn install(&mut self, spool: &Spool, part: Part) -> Result<Position, Fatal> {
+        let file = spool.commit(self.identity.group, part).map_err(Fatal::new)?;
+        self.position = install(&mut self.machine, self.identity.group, file)?;
+        self.machine.members_changed(&members_of(self.position.members.membership()));
+        Ok(self.position.clone())
+    }
+}
+
+fn install<M: Machine>(
+    machine: &mut M,
+    group: GroupId,
+    file: Installing,
+) -> Result<Position, Fatal> {
+    let (meta, mut chunks) = file.read()?;
+    let last = meta.last_log_id.ok_or_else(|| Fatal::new("a snapshot of nothing"))?;
+    let mark = mark(group, &last, Some(&meta.last_membership));
+    machine.install(&mut chunks, mark)?;
+    // The machine may have stopped at its own end mark: the rest must be whole too.
+    chunks.try_for_each(|chunk| chunk.map(drop))?;
+    machine.persist()?()?;
+    let position = Position::decode(&machine.applied()).map_err(Fatal::new)?;
+    if position.last != Some(last) || position.members != meta.last_membership {
+        return Err(Fatal::new("the machine did not keep the mark of the snapshot"));
+    }
+    file.done().map_err(Fatal::new)?;
+    Ok(position)
+}
+
+fn mark(group: GroupId, last: &LogId, members: Option<&StoredMembership>) -> Mark {
+    let [position, keys] = mark_keys(group);
+    let mut pairs: Vec<(Bytes, Bytes)> = vec![(position, wire::encode_log_id(last))];
+    if let Some(members) = members {
+        pairs.push((keys, wire::encode_members(members)));
+    }
+    Mark { index: count(last), pairs }
+}
+
+pub(crate) fn members_of(membership: &Membership) -> Vec<Member> {
+    let voters: std::collections::BTreeSet<NodeId> = membership.voter_ids().collect();
+    membership
+        .nodes()
+        .map(|(id, info)| Member {
+            id: *id,
+            info: info.clone(),
+            voter: voters.contains(id),
+            matched: None,
+            last_ack: None,
+        })
+        .collect()
+}
