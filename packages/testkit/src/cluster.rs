@@ -180,9 +180,10 @@ impl Cluster {
         if !tls {
             writeln!(text, "plaintext_peer = true")?;
         }
-        let client = if tls { CLIENT } else { PLAIN };
-        writeln!(text, "\n[client]\nlisten = \"{}\"", member.at(CLIENT))?;
-        writeln!(text, "advertise = \"{scheme}://{}\"", member.at(client))?;
+        if tls {
+            writeln!(text, "\n[client]\nlisten = \"{}\"", member.at(CLIENT))?;
+            writeln!(text, "advertise = \"{}\"", self.endpoint(place))?;
+        }
         writeln!(text, "\n[peer]\nlisten = \"{}\"", member.at(PEER))?;
         writeln!(text, "advertise = \"{scheme}://{}\"", member.at(peer_port))?;
         writeln!(text, "\n[ops]\nlisten = \"{}\"", member.at(OPS))?;

@@ -152,7 +152,7 @@ fn bad_histories_are_rejected() {
 #[test]
 fn large_histories_are_decided() {
     use rand::{RngExt, SeedableRng};
-    for seed in 0..20u64 {
+    for seed in 0..8u64 {
         let mut random = rand::rngs::SmallRng::seed_from_u64(seed);
         let mut clock = [0u64; 8];
         let mut calls = Vec::new(); // (effect, client, start, end)

@@ -1,0 +1,9 @@
+//! The client against real servers: etcd where it is installed, Chainfire where it is built. The
+//! same scenarios on both, since both speak the same protocol.
+
+mod election;
+mod failover;
+mod kv;
+mod lease;
+mod watch;
+mod world;

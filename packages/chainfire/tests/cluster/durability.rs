@@ -1,0 +1,130 @@
+//! kill -9 under load: every acknowledged write stays, watches miss and double nothing.
+
+use crate::workload::{Watchers, Writers, same_everywhere, serves_again};
+use anyhow::Result;
+use chainfire_client::{Client, Options};
+use std::time::Duration;
+use testkit::Cluster;
+
+/// A client that finds the living quickly, to measure with.
+fn quick(cluster: &Cluster) -> Result<Client> {
+    let options = Options {
+        deadline: Duration::from_secs(2),
+        read_attempt: Duration::from_millis(500),
+        ..Options::default()
+    };
+    let all = (0..cluster.len()).map(|place| cluster.endpoint(place));
+    Ok(Client::connect_with(all, cluster.tls()?, options)?)
+}
+
+fn clients(cluster: &Cluster) -> Result<Vec<Client>> {
+    let rotated = |first: usize| (0..cluster.len()).map(move |n| (first + n) % cluster.len());
+    (0..cluster.len())
+        .map(|first| cluster.client_of_these(rotated(first).collect::<Vec<_>>()))
+        .collect()
+}
+
+async fn kill_and_restart(cluster: &mut Cluster, place: usize) -> Result<Duration> {
+    cluster.kill(place);
+    let gap = serves_again(&quick(cluster)?).await?;
+    cluster.spawn(place)?;
+    cluster.ready(place).await?;
+    Ok(gap)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kills_lose_nothing() -> Result<()> {
+    let rounds = if testkit::soak() { 50 } else { 5 };
+    let mut cluster = Cluster::start(3).await?;
+    let client = cluster.client()?;
+    let mut watchers = Watchers::start(&clients(&cluster)?, "d/").await?;
+    let mut writers = Writers::start(clients(&cluster)?, "d/");
+    let mut gaps = Vec::new();
+    for round in 0..rounds {
+        let leader = cluster.leader().await?;
+        let gap = kill_and_restart(&mut cluster, leader).await?;
+        println!("round {round}: serves {} ms after the leader was killed", gap.as_millis());
+        gaps.push(gap);
+
+        let follower = (cluster.leader().await? + 1) % 3;
+        kill_and_restart(&mut cluster, follower).await?;
+
+        for place in 0..3 {
+            kill_and_restart(&mut cluster, place).await?;
+        }
+
+        for place in 0..3 {
+            cluster.kill(place);
+        }
+        for place in 0..3 {
+            cluster.spawn(place)?;
+        }
+        let gap = serves_again(&quick(&cluster)?).await?;
+        for place in 0..3 {
+            cluster.ready(place).await?;
+        }
+        let acked = writers.verify(&client, "d/").await?;
+        watchers.add(&client).await?;
+        println!(
+            "round {round}: {} ms from killing all to serving; {acked} acknowledged writes there",
+            gap.as_millis()
+        );
+    }
+    writers.stop().await?;
+    let acked = writers.verify(&client, "d/").await?;
+    let revisions = watchers.verify(&client).await?;
+    let each: Vec<Client> = (0..3).map(|place| cluster.client_of(place)).collect::<Result<_>>()?;
+    same_everywhere(&each, "d/").await?;
+    gaps.sort_unstable();
+    println!(
+        "{acked} acknowledged writes, {revisions} revisions watched; after a leader's death serves in {} ms (median), {} ms (worst of {rounds})",
+        gaps[gaps.len() / 2].as_millis(),
+        gaps[gaps.len() - 1].as_millis()
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_member_alone_loses_nothing() -> Result<()> {
+    let rounds = if testkit::soak() { 50 } else { 5 };
+    let mut cluster = Cluster::start(1).await?;
+    let client = cluster.client()?;
+    let watchers = Watchers::start(&[client.clone()], "d/").await?;
+    let mut writers = Writers::start(vec![client.clone(), client.clone()], "d/");
+    for _ in 0..rounds {
+        serves_again(&client).await?;
+        cluster.kill(0);
+        cluster.spawn(0)?;
+        cluster.ready(0).await?;
+        writers.verify(&client, "d/").await?;
+    }
+    writers.stop().await?;
+    let acked = writers.verify(&client, "d/").await?;
+    watchers.verify(&client).await?;
+    println!("{acked} acknowledged writes over {rounds} kills");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stop_is_clean() -> Result<()> {
+    let mut cluster = Cluster::start(3).await?;
+    let client = cluster.client()?;
+    let leader = cluster.leader().await?;
+    let revision = client.put("k", "v").await?;
+    cluster.terminate(leader).await?;
+    serves_again(&quick(&cluster)?).await?;
+    cluster.spawn(leader)?;
+    cluster.ready(leader).await?;
+    for place in 0..3 {
+        cluster.terminate(place).await?;
+    }
+    for place in 0..3 {
+        cluster.spawn(place)?;
+    }
+    for place in 0..3 {
+        cluster.ready(place).await?;
+    }
+    let kv = client.get("k").await?.expect("was acknowledged");
+    assert_eq!((&kv.value[..], kv.mod_revision), (&b"v"[..], revision));
+    Ok(())
+}

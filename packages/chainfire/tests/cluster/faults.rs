@@ -1,0 +1,170 @@
+//! Pauses and partitions: no stale linearizable read, no acknowledged write lost, and the whole
+//! recorded history is linearizable.
+
+use crate::workload::{Registers, Watchers, Writers, serves_again};
+use anyhow::{Result, ensure};
+use chainfire_client::{Client, Options};
+use std::time::Duration;
+use testkit::Cluster;
+
+/// How long a fault lasts.
+fn lasting() -> Duration {
+    Duration::from_secs(if testkit::soak() { 10 } else { 5 })
+}
+
+/// A client of one member that waits long enough to hear what a sleeper says on waking.
+fn patient(cluster: &Cluster, place: usize) -> Result<Client> {
+    let long = Duration::from_secs(60);
+    let options = Options { deadline: long, read_attempt: long, ..Options::default() };
+    Ok(Client::connect_with([cluster.endpoint(place)], cluster.tls()?, options)?)
+}
+
+fn others(cluster: &Cluster, place: usize) -> Result<Client> {
+    cluster.client_of_these((0..cluster.len()).filter(|other| *other != place))
+}
+
+/// A read that an old leader got while it slept must not be answered from what it knew.
+#[tokio::test]
+async fn a_paused_leader_reads_nothing_stale() -> Result<()> {
+    let mut cluster = Cluster::start(3).await?;
+    let client = cluster.client()?;
+    client.put("k", "old").await?;
+    let rounds = if testkit::soak() { 20 } else { 3 };
+    for round in 0..rounds {
+        let leader = cluster.leader().await?;
+        let pinned = patient(&cluster, leader)?;
+        pinned.get("k").await?; // connected
+        cluster.process(leader)?.pause()?;
+        let rest = others(&cluster, leader)?;
+        serves_again(&rest).await?;
+        let new = format!("new {round}");
+        rest.put("k", new.clone()).await?;
+        // Sent while it sleeps, answered when it wakes: it may think that it still leads.
+        let reads: Vec<_> = (0..8)
+            .map(|_| {
+                let pinned = pinned.clone();
+                tokio::spawn(async move { pinned.get("k").await })
+            })
+            .collect();
+        cluster.process(leader)?.resume()?;
+        for read in reads {
+            if let Ok(kv) = read.await? {
+                let value = kv.map(|kv| kv.value).unwrap_or_default();
+                ensure!(value == new, "stale read on waking: {value:?}, acknowledged was {new:?}");
+            }
+        }
+        cluster.ready(leader).await?;
+    }
+    Ok(())
+}
+
+/// A leader cut off from its peers neither reads as a leader nor acknowledges.
+#[tokio::test]
+async fn a_cut_off_leader_serves_nothing() -> Result<()> {
+    let mut cluster = Cluster::start(3).await?;
+    let client = cluster.client()?;
+    client.put("k", "old").await?;
+    let leader = cluster.leader().await?;
+    let short = Options { deadline: Duration::from_secs(3), ..Options::default() };
+    let pinned = Client::connect_with([cluster.endpoint(leader)], cluster.tls()?, short)?;
+    pinned.get("k").await?;
+    cluster.links().isolate(leader, 3);
+    let rest = others(&cluster, leader)?;
+    serves_again(&rest).await?;
+    rest.put("k", "new").await?;
+
+    let read = pinned.get("k").await;
+    ensure!(read.is_err(), "a linearizable read without a majority: {read:?}");
+    let write = pinned.put("lost", "x").await;
+    ensure!(write.is_err(), "a write acknowledged without a majority");
+    // What it knows it may still tell to who asks for just that.
+    let known = pinned.get_serializable("k").await?.map(|kv| kv.value);
+    ensure!(known.as_deref() == Some(b"old"), "{known:?}");
+
+    cluster.links().heal();
+    cluster.ready(leader).await?;
+    testkit::eventually("it catches up", Duration::from_secs(30), || async {
+        let now = pinned.get("k").await?.map(|kv| kv.value);
+        ensure!(now.as_deref() == Some(b"new"), "{now:?}");
+        Ok(())
+    })
+    .await
+}
+
+/// Everything at once, recorded and checked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn histories_under_faults_are_linearizable() -> Result<()> {
+    let rounds = if testkit::soak() { 20 } else { 1 };
+    let mut cluster = Cluster::start(3).await?;
+    let short = Options {
+        deadline: Duration::from_secs(3),
+        read_attempt: Duration::from_secs(1),
+        ..Options::default()
+    };
+    let mut clients = Vec::new();
+    for place in 0..3 {
+        // One is pinned to a member, whatever becomes of it; one goes where there is an answer.
+        let tls = cluster.tls()?;
+        let pinned = [cluster.endpoint(place)];
+        clients.push(Client::connect_with(pinned, tls.clone(), short.clone())?);
+        let all = (0..3).map(|n| cluster.endpoint((place + n) % 3));
+        clients.push(Client::connect_with(all, tls, short.clone())?);
+    }
+    let watchers = Watchers::start(&clients, "r/").await?;
+    let mut writers = Writers::start(vec![cluster.client()?], "w/");
+    let registers = Registers::start(clients, "r/", 4, 7);
+    for _ in 0..rounds {
+        let leader = cluster.leader().await?;
+        cluster.process(leader)?.pause()?;
+        let gap = serves_again(&others(&cluster, leader)?).await?;
+        tokio::time::sleep(lasting().saturating_sub(gap)).await; // the fault's own duration
+        cluster.process(leader)?.resume()?;
+        cluster.ready(leader).await?;
+        println!("paused leader: others serve after {} ms", gap.as_millis());
+
+        let leader = cluster.leader().await?;
+        cluster.links().isolate(leader, 3);
+        let gap = serves_again(&others(&cluster, leader)?).await?;
+        tokio::time::sleep(lasting().saturating_sub(gap)).await;
+        cluster.links().heal();
+        cluster.ready(leader).await?;
+        println!("cut off leader: others serve after {} ms", gap.as_millis());
+
+        // One way only: it hears and is not heard, then the other way round.
+        for heard in [false, true] {
+            let leader = cluster.leader().await?;
+            for other in (0..3).filter(|other| *other != leader) {
+                match heard {
+                    false => cluster.links().cut(leader, other),
+                    true => cluster.links().cut(other, leader),
+                }
+            }
+            tokio::time::sleep(lasting() / 2).await;
+            cluster.links().heal();
+            serves_again(&cluster.client()?).await?;
+        }
+
+        // A follower that is cut off for a while must not disturb, nor lag for ever.
+        let follower = (cluster.leader().await? + 1) % 3;
+        cluster.links().isolate(follower, 3);
+        tokio::time::sleep(lasting() / 2).await;
+        cluster.links().heal();
+        cluster.ready(follower).await?;
+
+        let leader = cluster.leader().await?;
+        cluster.kill(leader);
+        serves_again(&others(&cluster, leader)?).await?;
+        cluster.spawn(leader)?;
+        cluster.ready(leader).await?;
+    }
+    let client = cluster.client()?;
+    writers.stop().await?;
+    let acked = writers.verify(&client, "w/").await?;
+    let (operations, unknown) = registers.verify().await?;
+    let revisions = watchers.verify(&client).await?;
+    println!(
+        "{operations} operations ({unknown} without answer) are linearizable; {acked} acknowledged writes there; {revisions} revisions watched exactly"
+    );
+    ensure!(operations > 500, "too little happened to say anything: {operations} operations");
+    Ok(())
+}
