@@ -50,7 +50,7 @@ impl Server {
         let file_system = rustix::fs::statfs(data.path())?;
         const TMPFS: i64 = 0x0102_1994;
         ensure!(
-            i64::from(file_system.f_type) != TMPFS,
+            file_system.f_type != TMPFS,
             "{} is in memory, where fsync costs nothing: name a folder on a disk with --dir",
             base.display()
         );

@@ -39,7 +39,7 @@ pub enum Error {
         last: String,
     },
     /// The server refused the request; nothing was done.
-    #[error("{}", refused_text(fault.as_ref(), message))]
+    #[error("{}", refused_text(fault.as_deref(), message))]
     Refused {
         /// gRPC's code.
         status: tonic::Code,
@@ -83,7 +83,7 @@ pub enum Error {
     ),
 }
 
-fn refused_text(fault: Option<&Box<Fault>>, message: &str) -> String {
+fn refused_text(fault: Option<&Fault>, message: &str) -> String {
     match fault {
         Some(fault) => fault.to_string(),
         None => format!("{} refused: {message}", codes::REFUSED),

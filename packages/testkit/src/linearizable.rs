@@ -117,10 +117,9 @@ fn prepare(operations: &[Operation]) -> Vec<Step<'_>> {
             let forever = Step { operation, start, end: u64::MAX };
             match written(operation) {
                 None if operation.input == Input::Get => None,
-                Some(value) if distinct => match seen_by.get(value) {
-                    Some(&end) => Some(Step { operation, start, end: end.max(start) }),
-                    None => None,
-                },
+                Some(value) if distinct => {
+                    seen_by.get(value).map(|&end| Step { operation, start, end: end.max(start) })
+                }
                 _ => Some(forever),
             }
         })
