@@ -17,7 +17,7 @@ impl Code {
     /// The code with this text, if it has the form of a code.
     ///
     /// Texts from outside are kept for the life of the process, so only well-formed ones are kept,
-    /// and no more than [`KNOWN_MAX`] of them: a peer cannot make this process grow.
+    /// and only a bounded number of them: a peer cannot make this process grow.
     pub fn parse(text: &str) -> Option<Code> {
         if !well_formed(text) {
             return None;

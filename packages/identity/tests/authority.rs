@@ -241,3 +241,18 @@ fn a_request_must_be_whole_and_signed_by_its_key() {
     let error = world.ca.sign(&csr, &elsewhere, &[], LEAF_TTL).unwrap_err();
     assert!(matches!(error, IdentityError::Cluster { .. }), "{error}");
 }
+
+#[test]
+fn a_damaged_certificate_is_read_or_refused_but_never_a_panic() {
+    let world = world();
+    let whole = der(&world.sign()).to_vec();
+    for at in 0..whole.len() {
+        for flip in [0x01, 0x80, 0xff] {
+            let mut damaged = whole.clone();
+            damaged[at] ^= flip;
+            let _ = spiffe_of_cert_der(&damaged);
+            let _ = identity::public_key_hash_of_cert_der(&damaged);
+        }
+        assert_eq!(spiffe_of_cert_der(&whole[..at]), None, "cut after {at} bytes");
+    }
+}
