@@ -75,7 +75,7 @@ in
     };
     script = ''
       install -m 0644 ${store}/server/ca.pem ${secrets}/ca.pem
-      bootserver token new ${node} --dir ${store} >${secrets}/join-token
+      bootserver token new ${node} >${secrets}/join-token
     '';
   };
   environment.systemPackages = [ pkgs.plasma ];

@@ -21,7 +21,6 @@
   ];
 
   networking = {
-    hostName = lib.mkDefault ""; # until the machine knows which node it is
     useNetworkd = true;
     firewall.enable = true;
   };

@@ -10,6 +10,7 @@ in
     ../modules/firstboot
   ];
 
+  networking.hostName = lib.mkDefault ""; # DHCP may give one; firstboot finds out which node this is
   services.firstboot = {
     enable = true;
     settings.bootserver = inventory.bootserverUrl config.plasma.inventory;

@@ -93,10 +93,10 @@ let
     );
   number =
     min: max:
-    typed isInt "a whole number" (
+    typed (value: isInt value || builtins.isFloat value) "a whole number" (
       path: value:
-      when (value < min || value > max) (
-        fault 1014 "${path} is ${toString value}, outside ${toString min} to ${toString max}"
+      when (!(isInt value) || value < min || value > max) (
+        fault 1014 "${path} is ${toJSON value}, outside ${toString min} to ${toString max}"
           "use a whole number from ${toString min} to ${toString max}"
       )
     );

@@ -70,7 +70,7 @@ in
         """What the operator does: the CA's certificate and a join token into the node's credential store."""
         ca = boot.succeed("base64 -w0 /var/lib/bootserver/operator/ca.pem")
         token = boot.succeed(
-            f"bootserver token new {name} --config /etc/plasma/bootserver.toml | base64 -w0"
+            f"bootserver token new {name} | base64 -w0"
         )
         node.succeed(
             "mkdir -p -m 0700 /etc/credstore",

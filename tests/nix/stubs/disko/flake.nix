@@ -1,5 +1,6 @@
 # A stand-in for disko: the option, taken as it is.
 {
+  inputs.nixpkgs.url = "path:../nixpkgs";
   outputs = _: {
     nixosModules.disko =
       { lib, ... }:

@@ -35,12 +35,23 @@ let
         system.build.toplevel =
           let
             failed = builtins.filter (it: !it.assertion) config.assertions;
-            all = removeAttrs config [
-              "_module"
-              "assertions"
-              "nixpkgs"
-              "system"
+            # ours show in what they configure; an unset option of a service that is off must not be read
+            services = removeAttrs (config.services or { }) [
+              "bootserver"
+              "chainfire"
+              "firstboot"
             ];
+            all =
+              removeAttrs config [
+                "_module"
+                "assertions"
+                "nixpkgs"
+                "plasma"
+                "system"
+              ]
+              // {
+                inherit services;
+              };
           in
           if failed != [ ] then
             throw "Failed assertions:\n${lib.concatMapStringsSep "\n" (it: "- ${it.message}") failed}"
@@ -52,7 +63,7 @@ in
 lib.evalModules {
   modules = [ base ] ++ modules;
   specialArgs = {
-    modulesPath = ./.;
+    modulesPath = builtins.unsafeDiscardStringContext (toString ./.);
   }
   // specialArgs;
 }

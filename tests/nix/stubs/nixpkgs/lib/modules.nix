@@ -127,7 +127,7 @@ let
       collect =
         state: m:
         let
-          key = if isPath m || isString m then toString m else null;
+          key = if isPath m || isString m then builtins.unsafeDiscardStringContext (toString m) else null;
           n = normal m;
         in
         if key != null && state.seen ? ${key} then
@@ -177,8 +177,14 @@ let
             else
               walk (below ++ [ name ]) o (sets.${name} or [ ])
           ) options
-          // mapAttrs (name: leaf name lib.types.anything) (
-            lib.filterAttrs (_: defs: concatMap resolved defs != [ ]) extra
+          // (
+            # at the top, which options are defined must not depend on what they are
+            if path == [ ] then
+              mapAttrs (name: defs: if concatMap resolved defs == [ ] then { } else leaf name lib.types.anything defs) extra
+            else
+              mapAttrs (name: leaf name lib.types.anything) (
+                lib.filterAttrs (_: defs: concatMap resolved defs != [ ]) extra
+              )
           );
       config = walk [ ] options (map (m: define m.config) mods);
     in

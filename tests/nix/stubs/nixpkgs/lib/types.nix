@@ -27,7 +27,8 @@ let
   type = name: check: merge: { inherit name check merge; };
   same =
     path: values:
-    if all (v: v == head values) values then
+    # alone first: functions compare to nothing, not even themselves
+    if length values == 1 || all (v: v == head values) values then
       head values
     else
       throw "The option `${show path}' has conflicting definition values.";
