@@ -9,6 +9,10 @@ use bytes::Bytes;
 
 use super::{KeyRange, StoreError};
 
+/// The longest key that can be written, in bytes: escaped it must fit the engine. (etcd has no
+/// limit but that of the request.)
+pub const MAX_KEY: usize = (u16::MAX as usize - 14) / 2;
+
 /// Checks a range.
 pub fn range(request: &RangeRequest) -> Result<(), StoreError> {
     if request.key.is_empty() {
@@ -26,6 +30,9 @@ pub fn range(request: &RangeRequest) -> Result<(), StoreError> {
 pub fn put(request: &PutRequest) -> Result<(), StoreError> {
     if request.key.is_empty() {
         return Err(StoreError::EmptyKey);
+    }
+    if request.key.len() > MAX_KEY {
+        return Err(StoreError::TooLarge);
     }
     if request.ignore_value && !request.value.is_empty() {
         return Err(StoreError::ValueProvided);
@@ -101,12 +108,14 @@ type Writes = (BTreeSet<Bytes>, Vec<KeyRange>);
 
 /// The puts and deletes of a list of operations, refused when a key could be written twice. Like
 /// etcd: deletes may overlap each other, the two branches of a nested transaction may write the
-/// same key, and a nested transaction's puts are held against the deletes of those before it, not
-/// of those after it.
+/// same key, a nested transaction's puts are held against the deletes of those before it, not of
+/// those after it, and a delete of all keys from one on is held against nothing.
 fn writes(ops: &[RequestOp]) -> Result<Writes, StoreError> {
     let mut deletes: Vec<KeyRange> = Vec::new();
     for op in ops {
-        if let Some(Request::RequestDeleteRange(delete)) = &op.request {
+        if let Some(Request::RequestDeleteRange(delete)) = &op.request
+            && delete.range_end.as_ref() != [0]
+        {
             deletes.push(KeyRange::new(&delete.key, &delete.range_end));
         }
     }

@@ -117,21 +117,23 @@ pub(super) fn step(shared: &Shared, cursor: &mut Cursor, most: usize) -> Result<
         let (stored, record) = pair?;
         let (revision, sub) = layout::event_position(&stored)?;
         let event = EventRecord::decode(&record)?;
-        let mut remove = |revision: i64, sub: u32| {
-            freed += layout::footprint(event.key.len(), 0);
+        let key = event.key.len();
+        let mut remove = |revision: i64, sub: u32, size: u32| {
+            freed += layout::version_size(key, size as usize);
             batch.delete(spaces.versions, layout::version_key(&event.key, revision, sub));
         };
         // At the compaction revision itself, what this revision wrote is still to be seen.
         let last = revision == compacted;
-        if let Some((before, sub)) = event.before
-            && !(last && before == revision)
+        if let Some(before) = event.before
+            && !(last && before.revision == revision)
         {
-            remove(before, sub);
+            remove(before.revision, before.sub, before.size);
         }
         if !last {
             if event.deleted {
-                remove(revision, sub);
+                remove(revision, sub, 0);
             }
+            freed += layout::event_size(key);
             batch.delete(spaces.events, stored.clone());
         }
         cursor.after = Some(stored);

@@ -23,6 +23,9 @@ pub enum StoreError {
     /// Two operations of a transaction may write the same key.
     #[error("etcdserver: duplicate key given in txn request")]
     DuplicateKey,
+    /// A key of more than [`super::MAX_KEY`] bytes.
+    #[error("etcdserver: request is too large")]
+    TooLarge,
     /// An unknown sort order or target.
     #[error("etcdserver: invalid sort option")]
     InvalidSortOption,
@@ -69,6 +72,7 @@ impl StoreError {
             | Self::TooManyOps
             | Self::DuplicateKey
             | Self::InvalidSortOption
+            | Self::TooLarge
             | Self::Malformed => Code::InvalidArgument,
             Self::Compacted | Self::FutureRevision | Self::LeaseTtlTooLarge => Code::OutOfRange,
             Self::NoSpace => Code::ResourceExhausted,

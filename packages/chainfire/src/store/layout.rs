@@ -100,6 +100,11 @@ impl Version {
         }
     }
 
+    /// Bytes of the value in an encoded version.
+    pub(super) fn value_size(record: &Bytes) -> usize {
+        record.len().saturating_sub(LIVE_HEADER)
+    }
+
     /// The value inside an encoded live version.
     pub(super) fn value_of(record: &Bytes) -> Bytes {
         record.slice(LIVE_HEADER..)
@@ -110,20 +115,29 @@ impl Version {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct EventRecord {
     pub(super) deleted: bool,
-    /// Revision and sub-revision of the version it replaced.
-    pub(super) before: Option<(i64, u32)>,
+    /// The version it replaced.
+    pub(super) before: Option<Replaced>,
     pub(super) key: Bytes,
 }
 
-const EVENT_HEADER: usize = 1 + 8 + 4;
+/// A version that was replaced: revision, sub-revision, bytes of its value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Replaced {
+    pub(super) revision: i64,
+    pub(super) sub: u32,
+    pub(super) size: u32,
+}
+
+const EVENT_HEADER: usize = 1 + 8 + 4 + 4;
 
 impl EventRecord {
-    pub(super) fn encode(deleted: bool, before: Option<(i64, u32)>, key: &[u8]) -> Bytes {
-        let (revision, sub) = before.unwrap_or((0, 0));
+    pub(super) fn encode(deleted: bool, before: Option<Replaced>, key: &[u8]) -> Bytes {
+        let before = before.unwrap_or(Replaced { revision: 0, sub: 0, size: 0 });
         let mut out = Vec::with_capacity(EVENT_HEADER + key.len());
         out.put_u8(if deleted { DELETE } else { PUT });
-        out.put_i64(revision);
-        out.put_u32(sub);
+        out.put_i64(before.revision);
+        out.put_u32(before.sub);
+        out.put_u32(before.size);
         out.put_slice(key);
         out.into()
     }
@@ -134,10 +148,11 @@ impl EventRecord {
             return Err(damaged("event"));
         }
         let mut head = &record[1..];
-        let (revision, sub) = (head.get_i64(), head.get_u32());
+        let before =
+            Replaced { revision: head.get_i64(), sub: head.get_u32(), size: head.get_u32() };
         Ok(EventRecord {
             deleted: kind == DELETE,
-            before: (revision != 0).then_some((revision, sub)),
+            before: (before.revision != 0).then_some(before),
             key: record.slice(EVENT_HEADER..),
         })
     }
@@ -279,9 +294,14 @@ pub(super) fn damaged(what: &str) -> StoreError {
     StoreError::Engine(format!("damaged {what} record"))
 }
 
-/// What one version and its event take in the engine.
-pub(super) fn footprint(key: usize, value: usize) -> i64 {
-    (key + 14 + LIVE_HEADER + value + 12 + EVENT_HEADER + key) as i64
+/// What a version takes in the engine, about; `value` is 0 for a tombstone too.
+pub(super) fn version_size(key: usize, value: usize) -> i64 {
+    (key + 14 + LIVE_HEADER + value) as i64
+}
+
+/// What an event takes in the engine.
+pub(super) fn event_size(key: usize) -> i64 {
+    (12 + EVENT_HEADER + key) as i64
 }
 
 #[cfg(test)]
@@ -300,10 +320,8 @@ mod tests {
             }
         }
         assert!(stored.is_sorted());
-        assert_eq!(
-            unescape(escaped_part(&version_key(b"a\0\xff\0", 7, 1)).unwrap()),
-            "a\0\u{0}".as_bytes()[..2].iter().copied().chain([0xff, 0]).collect::<Vec<u8>>()
-        );
+        let key: &[u8] = b"a\0\xff\0";
+        assert_eq!(unescape(escaped_part(&version_key(key, 7, 1)).unwrap()), key);
         assert_eq!(version_position(&version_key(b"a", 7, 1)).unwrap(), (7, 1));
     }
 
@@ -314,9 +332,10 @@ mod tests {
         let read = Version::decode(&record).unwrap();
         let value = Bytes::from("value");
         assert_eq!(read, Version::Live { create: 2, version: 3, lease: 4, value });
-        let record = EventRecord::encode(true, Some((5, 6)), b"key");
+        let before = Some(Replaced { revision: 5, sub: 6, size: 7 });
+        let record = EventRecord::encode(true, before, b"key");
         let read = EventRecord::decode(&record).unwrap();
-        assert_eq!(read, EventRecord { deleted: true, before: Some((5, 6)), key: "key".into() });
+        assert_eq!(read, EventRecord { deleted: true, before, key: "key".into() });
         assert!(Version::decode(&Bytes::from_static(&[9])).is_err());
         assert!(EventRecord::decode(&Bytes::from_static(&[1, 2])).is_err());
         assert!(escaped_part(b"short").is_err() && event_position(b"short").is_err());

@@ -15,7 +15,7 @@ use super::command::Outcome;
 use super::compact::{self, Compactor};
 use super::entry::Entry;
 use super::events::{Before, Changes, Ring, event, grave};
-use super::layout::{self, EventRecord, META, Spaces};
+use super::layout::{self, EventRecord, META, Replaced, Spaces, Version};
 use super::snapshot::{Pack, SpacePairs, Unpack};
 use super::state::{Shared, StoreOptions, load};
 use super::{Reader, StoreError};
@@ -65,7 +65,7 @@ impl Store {
             ring: Ring::new(options.ring_bytes),
             removed: watch::Sender::new(loaded.removed),
             in_use: AtomicI64::new(loaded.in_use),
-            removal: Mutex::new(()),
+            removal: Arc::new(Mutex::new(())),
             state: RwLock::new(loaded.state),
         });
         shared.cache.turn(loaded.cached, []);
@@ -114,9 +114,15 @@ impl Store {
         let mut grown = 0;
         for change in &done.changes {
             let at = layout::version_key(&change.key, change.revision, change.sub);
-            let before = change.before.as_ref().map(|entry| (entry.modified, entry.sub));
+            let before = change.before.as_ref().map(|entry| Replaced {
+                revision: entry.modified,
+                sub: entry.sub,
+                size: entry.size,
+            });
             let event = EventRecord::encode(change.now.is_none(), before, &change.key);
-            grown += layout::footprint(change.key.len(), change.record.len());
+            let size = Version::value_size(&change.record);
+            grown += layout::version_size(change.key.len(), size);
+            grown += layout::event_size(change.key.len());
             batch.put(spaces.versions, at, change.record.clone());
             batch.put(spaces.events, layout::event_key(change.revision, change.sub), event);
         }
@@ -190,6 +196,12 @@ impl Store {
     #[cfg(test)]
     pub(super) fn remove_step(&self, cursor: &mut compact::Cursor, most: usize) -> bool {
         compact::step(&self.shared, cursor, most).unwrap()
+    }
+
+    /// No removal while this is locked.
+    #[cfg(test)]
+    pub(super) fn removal(&self) -> Arc<Mutex<()>> {
+        self.shared.removal.clone()
     }
 
     #[cfg(test)]

@@ -47,6 +47,7 @@ mod values;
 mod tests;
 
 pub use api::chainfire_internal::{Command, command::Request};
+pub use check::MAX_KEY;
 pub use command::{Outcome, Reply, encode, encode_claim, encode_expire};
 pub use error::StoreError;
 pub use events::{Before, Changes, Lagged, Subscription};

@@ -14,8 +14,10 @@ use engine::{EngineError, Order, Snapshot};
 use super::layout::Spaces;
 
 const MAGIC: &[u8; 8] = b"CFSNAP\0\x01";
-/// A chunk is sent when it has reached this size.
+/// A chunk is closed when it has reached this size.
 const CHUNK: usize = 256 << 10;
+/// A chunk that one large value has made larger is given out in pieces of this size.
+const PIECE: usize = 512 << 10;
 /// Larger than any record can be.
 const LARGEST: usize = 64 << 20;
 const END: u8 = 255;
@@ -31,12 +33,23 @@ pub struct Pack {
     records: u64,
     started: bool,
     done: bool,
+    /// What is still to be given out of the chunk at hand.
+    rest: Bytes,
 }
 
 impl Pack {
     pub(super) fn new(snapshot: Arc<dyn Snapshot>, spaces: Spaces) -> Pack {
         let spaces = spaces.all();
-        Pack { snapshot, spaces, at: 0, after: None, records: 0, started: false, done: false }
+        Pack {
+            snapshot,
+            spaces,
+            at: 0,
+            after: None,
+            records: 0,
+            started: false,
+            done: false,
+            rest: Bytes::new(),
+        }
     }
 
     fn fill(&mut self, body: &mut BytesMut) -> Result<(), EngineError> {
@@ -72,6 +85,9 @@ impl Pack {
 
 impl SnapshotSource for Pack {
     fn next(&mut self) -> Result<Option<Bytes>, Fatal> {
+        if !self.rest.is_empty() {
+            return Ok(Some(self.rest.split_to(self.rest.len().min(PIECE))));
+        }
         if self.done {
             return Ok(None);
         }
@@ -85,7 +101,8 @@ impl SnapshotSource for Pack {
         out.put_u32(crc32c::crc32c(&body));
         out.put_u32(body.len() as u32);
         out.put(body);
-        Ok(Some(out.freeze()))
+        self.rest = out.freeze();
+        Ok(Some(self.rest.split_to(self.rest.len().min(PIECE))))
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::cache::Cache;
 use super::events::Ring;
 use super::index::Index;
-use super::layout::{self, Spaces};
+use super::layout::{self, Spaces, Version};
 use super::lease::{LeaseInfo, LeaseTable};
 use super::values::Values;
 use super::{StoreError, past};
@@ -76,7 +76,7 @@ pub(super) struct Shared {
     /// Bytes of versions and events, about.
     pub(super) in_use: AtomicI64,
     /// Held for each step of removal, and by whoever replaces the state.
-    pub(super) removal: Mutex<()>,
+    pub(super) removal: Arc<Mutex<()>>,
 }
 
 impl Shared {
@@ -115,6 +115,7 @@ pub(super) fn load(
         alarms.insert(layout::read_alarm(&pair?.0)?);
     }
 
+    let removed = number(layout::REMOVED_KEY, -1)?;
     let mut in_use = 0;
     let mut room = cache_bytes;
     let mut cached = Vec::new();
@@ -123,7 +124,11 @@ pub(super) fn load(
     for pair in engine.iter(spaces.versions, engine::all(), Order::Ascending) {
         let (stored, record) = pair?;
         let part = layout::escaped_part(&stored)?;
-        in_use += layout::footprint(part.len(), record.len());
+        let key = part.len() - 2;
+        in_use += layout::version_size(key, Version::value_size(&record));
+        if layout::version_position(&stored)?.0 >= removed {
+            in_use += layout::event_size(key);
+        }
         if settled == part {
             continue;
         }
@@ -149,5 +154,5 @@ pub(super) fn load(
         leases,
         alarms,
     };
-    Ok(Loaded { state, removed: number(layout::REMOVED_KEY, -1)?, in_use, cached })
+    Ok(Loaded { state, removed, in_use, cached })
 }
