@@ -1,6 +1,7 @@
 //! The ordered key-value engine behind [`StorageBackend`].
 //!
-//! Three engines answer the same trait: [`open_fjall`] (an LSM tree on disk), [`Memory`], and
+//! Three engines answer the same trait, and one suite of random work runs on all:
+//! [`open_fjall`] (an LSM tree on disk), [`Memory`], and
 //! [`LossyMemory`], which forgets at a simulated crash what was not persisted.
 //!
 //! What must stay true:
@@ -21,8 +22,11 @@ pub mod codes;
 mod error;
 mod fjall;
 mod lossy;
+mod manifest;
+mod mark;
 mod memory;
 mod range;
+mod wal;
 
 use std::sync::Arc;
 
@@ -37,11 +41,25 @@ pub use crate::range::{KeyRange, all, prefix, prefix_end};
 /// A shared engine.
 pub type Engine = Arc<dyn StorageBackend>;
 
-/// A key and its value.
+/// A key (1 to [`MAX_KEY`] bytes) and its value.
 pub type Pair = (Bytes, Bytes);
 
 /// Pairs in key order.
 pub type Pairs<'a> = Box<dyn Iterator<Item = Result<Pair, EngineError>> + Send + 'a>;
+
+/// The longest key.
+pub const MAX_KEY: usize = u16::MAX as usize;
+
+/// All engines refuse the keys that one cannot hold.
+fn check_key(key: &[u8]) -> Result<(), EngineError> {
+    if key.is_empty() || key.len() > MAX_KEY {
+        return Err(EngineError::Misuse(format!(
+            "a key of {} bytes, of 1 to {MAX_KEY}",
+            key.len()
+        )));
+    }
+    Ok(())
+}
 
 /// The iteration that could not begin.
 fn failed<'a>(error: EngineError) -> Pairs<'a> {
@@ -132,7 +150,7 @@ pub trait Snapshot: Send + Sync + 'static {
 /// An ordered key-value engine with named spaces.
 pub trait StorageBackend: Send + Sync + 'static {
     /// Writes a batch atomically over all its spaces. It is readable when this returns, but not
-    /// durable before [`StorageBackend::persist`].
+    /// durable before [`StorageBackend::persist`]. When it is refused, nothing of it is written.
     fn write(&self, batch: Batch) -> Result<(), EngineError>;
 
     /// The value of a key now.

@@ -5,7 +5,9 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 
 use crate::range::is_empty;
-use crate::{Batch, EngineError, KeyRange, Order, Pair, Pairs, Snapshot, StorageBackend, failed};
+use crate::{
+    Batch, EngineError, KeyRange, Order, Pair, Pairs, Snapshot, StorageBackend, check_key, failed,
+};
 
 pub(crate) type Map = BTreeMap<Bytes, Bytes>;
 
@@ -31,6 +33,7 @@ impl Spaces {
 
     pub(crate) fn write(&mut self, batch: Batch) -> Result<(), EngineError> {
         for change in batch.changes() {
+            check_key(&change.key)?;
             self.map(change.space)?;
         }
         for change in batch.into_changes() {
@@ -84,6 +87,7 @@ impl Spaces {
         let mut map = Map::new();
         for pair in sorted {
             let (key, value) = pair?;
+            check_key(&key)?;
             if map.last_key_value().is_some_and(|(last, _)| *last >= key) {
                 return Err(EngineError::Misuse(format!("ingest into space {space}: not sorted")));
             }
