@@ -17,6 +17,7 @@ pub mod logs;
 pub mod net;
 pub mod process;
 pub mod watched;
+pub mod workload;
 
 pub use cluster::{Cluster, Options};
 pub use process::{Process, binary};

@@ -1,12 +1,12 @@
 //! Damage and want on the disk.
 
 use crate::bad_input::refuses;
-use crate::workload::serves_again;
 use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
+use testkit::workload::serves_again;
 use testkit::{Cluster, Options};
 
 /// The journal's segments, in order.

@@ -1,10 +1,10 @@
 //! kill -9 under load: every acknowledged write stays, watches miss and double nothing.
 
-use crate::workload::{Watchers, Writers, same_everywhere, serves_again};
 use anyhow::Result;
 use chainfire_client::{Client, Options};
 use std::time::Duration;
 use testkit::Cluster;
+use testkit::workload::{Watchers, Writers, same_everywhere, serves_again};
 
 /// A client that finds the living quickly, to measure with.
 fn quick(cluster: &Cluster) -> Result<Client> {

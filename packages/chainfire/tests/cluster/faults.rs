@@ -1,11 +1,11 @@
 //! Pauses and partitions: no stale linearizable read, no acknowledged write lost, and the whole
 //! recorded history is linearizable.
 
-use crate::workload::{Registers, Watchers, Writers, serves_again};
 use anyhow::{Result, ensure};
 use chainfire_client::{Client, Options};
 use std::time::Duration;
 use testkit::Cluster;
+use testkit::workload::{Registers, Watchers, Writers, serves_again};
 
 /// How long a fault lasts.
 fn lasting() -> Duration {

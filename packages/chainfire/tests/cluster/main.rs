@@ -10,4 +10,3 @@ mod disk;
 mod durability;
 mod faults;
 mod members;
-mod workload;

@@ -1,9 +1,9 @@
 //! Members come, go, and come back with nothing.
 
-use crate::workload::{Watchers, Writers, same_everywhere, serves_again};
 use anyhow::{Context, Result, ensure};
 use chainfire_client::{Client, Error, Op};
 use std::time::Duration;
+use testkit::workload::{Watchers, Writers, same_everywhere, serves_again};
 use testkit::{Cluster, Options};
 
 async fn id_of(client: &Client, name: &str) -> Result<u64> {

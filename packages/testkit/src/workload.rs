@@ -1,5 +1,7 @@
 //! What runs while faults strike: writers, watchers, and clients whose history is recorded.
 
+use crate::history::{Input, Output, Recorder, Value};
+use crate::watched::{self, Change, Revision};
 use anyhow::{Context, Result, bail, ensure};
 use chainfire_client::{Client, Error, EventKind, Expect, Swap, Watch, Watcher};
 use rand::rngs::SmallRng;
@@ -7,26 +9,29 @@ use rand::{RngExt, SeedableRng};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use testkit::history::{Input, Output, Recorder, Value};
-use testkit::watched::{self, Change, Revision};
 use tokio::task::JoinHandle;
 use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Where a watch began, and what it saw.
+type Seen = (i64, Vec<Revision>);
+
 /// What was acknowledged: key to revision.
 type Acked = Arc<Mutex<HashMap<String, i64>>>;
 
 /// Tasks that write keys which no one else writes, each once.
-pub(crate) struct Writers {
+#[derive(Debug)]
+pub struct Writers {
     stop: CancellationToken,
     acked: Acked,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Writers {
-    pub(crate) fn start(clients: Vec<Client>, prefix: &str) -> Writers {
+    /// One writer for each client, each with keys of its own under `prefix`.
+    pub fn start(clients: Vec<Client>, prefix: &str) -> Writers {
         let stop = CancellationToken::new();
         let acked = Acked::default();
         let tasks = clients
@@ -56,12 +61,12 @@ impl Writers {
     }
 
     /// Writes acknowledged so far.
-    pub(crate) fn acked(&self) -> HashMap<String, i64> {
+    pub fn acked(&self) -> HashMap<String, i64> {
         self.acked.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Every write acknowledged until now is there, at its revision.
-    pub(crate) async fn verify(&self, client: &Client, prefix: &str) -> Result<usize> {
+    pub async fn verify(&self, client: &Client, prefix: &str) -> Result<usize> {
         let acked = self.acked();
         let listing = client.prefix(prefix.to_owned()).await?;
         let there: HashMap<&[u8], i64> =
@@ -80,7 +85,8 @@ impl Writers {
         Ok(acked.len())
     }
 
-    pub(crate) async fn stop(&mut self) -> Result<()> {
+    /// Stops; whatever is under way ends first.
+    pub async fn stop(&mut self) -> Result<()> {
         self.stop.cancel();
         for task in self.tasks.drain(..) {
             task.await?;
@@ -89,7 +95,8 @@ impl Writers {
     }
 }
 
-pub(crate) fn plain(changes: chainfire_client::Changes) -> Revision {
+/// What a client's watch yields, as the checker reads it.
+pub fn plain(changes: chainfire_client::Changes) -> Revision {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let events = changes.events.into_iter().map(|event| Change {
         key: text(&event.kv.key),
@@ -99,14 +106,16 @@ pub(crate) fn plain(changes: chainfire_client::Changes) -> Revision {
 }
 
 /// Watches of a prefix that read all the time, and are judged at the end.
-pub(crate) struct Watchers {
+#[derive(Debug)]
+pub struct Watchers {
     prefix: String,
     end: tokio::sync::watch::Sender<i64>,
-    tasks: Vec<JoinHandle<Result<(i64, Vec<Revision>)>>>,
+    tasks: Vec<JoinHandle<Result<Seen>>>,
 }
 
 impl Watchers {
-    pub(crate) async fn start(clients: &[Client], prefix: &str) -> Result<Watchers> {
+    /// One watch for each client, from now on.
+    pub async fn start(clients: &[Client], prefix: &str) -> Result<Watchers> {
         let (end, _) = tokio::sync::watch::channel(i64::MAX);
         let mut watchers = Watchers { prefix: prefix.to_owned(), end, tasks: Vec::new() };
         for client in clients {
@@ -116,16 +125,16 @@ impl Watchers {
     }
 
     /// One more, from now on.
-    pub(crate) async fn add(&mut self, client: &Client) -> Result<()> {
+    pub async fn add(&mut self, client: &Client) -> Result<()> {
         let watcher = client.watch(Watch::prefix(self.prefix.clone())).await?;
         self.tasks.push(tokio::spawn(read_until(watcher, self.end.subscribe())));
         Ok(())
     }
 
     /// Writes a last key, and compares what each saw with the history up to it.
-    pub(crate) async fn verify(self, client: &Client) -> Result<usize> {
+    pub async fn verify(self, client: &Client) -> Result<usize> {
         let key = format!("{}end", self.prefix);
-        let last = testkit::eventually("a last write", PATIENCE, || async {
+        let last = crate::eventually("a last write", PATIENCE, || async {
             Ok(client.put(key.clone(), "end").await?)
         })
         .await?;
@@ -146,7 +155,7 @@ impl Watchers {
 async fn read_until(
     mut watcher: Watcher,
     mut end: tokio::sync::watch::Receiver<i64>,
-) -> Result<(i64, Vec<Revision>)> {
+) -> Result<Seen> {
     let mut seen: Vec<Revision> = Vec::new();
     let mut named = true;
     loop {
@@ -162,15 +171,16 @@ async fn read_until(
 }
 
 /// Clients that put, get and swap a few registers, all recorded.
-pub(crate) struct Registers {
-    pub(crate) recorder: Recorder,
+#[derive(Debug)]
+pub struct Registers {
+    recorder: Recorder,
     stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Registers {
     /// Keys are `<prefix>0` to `<prefix><keys-1>`, and must not exist.
-    pub(crate) fn start(clients: Vec<Client>, prefix: &str, keys: usize, seed: u64) -> Registers {
+    pub fn start(clients: Vec<Client>, prefix: &str, keys: usize, seed: u64) -> Registers {
         let (recorder, stop) = (Recorder::new(), CancellationToken::new());
         let tasks = clients
             .into_iter()
@@ -191,15 +201,15 @@ impl Registers {
         Registers { recorder, stop, tasks }
     }
 
-    /// Stops, and checks the history.
-    pub(crate) async fn verify(mut self) -> Result<(usize, usize)> {
+    /// Stops, and checks the history; how many operations it has, and how many without answer.
+    pub async fn verify(mut self) -> Result<(usize, usize)> {
         self.stop.cancel();
         for task in self.tasks.drain(..) {
             task.await?;
         }
         let recorder = self.recorder.clone();
         // The search may take a while and never yields.
-        tokio::task::spawn_blocking(move || testkit::linearizable::check(&recorder)).await??;
+        tokio::task::spawn_blocking(move || crate::linearizable::check(&recorder)).await??;
         Ok(self.recorder.counts())
     }
 }
@@ -278,7 +288,7 @@ impl Register {
 }
 
 /// Only where the client is sure is an operation left out.
-fn failed(pending: testkit::history::Pending, error: &Error) {
+fn failed(pending: crate::history::Pending, error: &Error) {
     if error.fate_unknown() {
         drop(pending);
     } else {
@@ -291,9 +301,9 @@ fn text(kv: chainfire_client::KeyValue) -> Value {
 }
 
 /// Waits until a put through this client succeeds; how long that took.
-pub(crate) async fn serves_again(client: &Client) -> Result<Duration> {
+pub async fn serves_again(client: &Client) -> Result<Duration> {
     let begun = std::time::Instant::now();
-    testkit::eventually("the cluster serves", PATIENCE, || async {
+    crate::eventually("the cluster serves", PATIENCE, || async {
         client.put("serves", "again").await?;
         Ok(())
     })
@@ -302,7 +312,7 @@ pub(crate) async fn serves_again(client: &Client) -> Result<Duration> {
 }
 
 /// Fails unless both are equal for every member: the same history gives the same store.
-pub(crate) async fn same_everywhere(clients: &[Client], prefix: &str) -> Result<()> {
+pub async fn same_everywhere(clients: &[Client], prefix: &str) -> Result<()> {
     let mut listings = Vec::new();
     for client in clients {
         listings.push(client.prefix(prefix.to_owned()).await?.kvs);
