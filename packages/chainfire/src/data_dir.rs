@@ -19,7 +19,7 @@ const FORMAT: u32 = 1;
 
 /// The folder of one member, locked.
 #[derive(Debug)]
-pub struct DataDir {
+pub(crate) struct DataDir {
     path: PathBuf,
     /// Held, not read.
     _lock: File,
@@ -28,7 +28,7 @@ pub struct DataDir {
 /// Whose data a folder holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Owner {
+pub(crate) struct Owner {
     format: u32,
     /// The cluster.
     pub cluster_id: Uuid,
@@ -38,6 +38,9 @@ pub struct Owner {
     pub nonce: Uuid,
     /// The member's id, once it is known.
     pub member_id: Option<u64>,
+    /// Whether this member formed the cluster. Set together with the id: one that joined never
+    /// forms, whatever the settings say later.
+    pub formed: bool,
 }
 
 /// Where the process really listens, for tests and tools.
@@ -59,7 +62,7 @@ pub struct Endpoints {
 
 impl DataDir {
     /// Makes the folder if it is missing, and takes it for this process.
-    pub fn open(path: &Path) -> Result<DataDir, Fault> {
+    pub(crate) fn open(path: &Path) -> Result<DataDir, Fault> {
         std::fs::create_dir_all(path)
             .and_then(|()| std::fs::set_permissions(path, Permissions::from_mode(0o700)))
             .map_err(|e| unusable(path, &e))?;
@@ -83,13 +86,13 @@ impl DataDir {
     }
 
     /// A path in the folder.
-    pub fn join(&self, name: &str) -> PathBuf {
+    pub(crate) fn join(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
     /// Whose data this is. A fresh folder becomes `name`'s with a new nonce; data of another
     /// cluster or member is refused.
-    pub fn owner(&self, cluster_id: Uuid, name: &str) -> Result<Owner, Fault> {
+    pub(crate) fn owner(&self, cluster_id: Uuid, name: &str) -> Result<Owner, Fault> {
         let path = self.join("member.json");
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
@@ -131,23 +134,24 @@ impl DataDir {
             }
         }
         let (name, nonce) = (name.to_owned(), Uuid::new_v4());
-        let owner = Owner { format: FORMAT, cluster_id, name, nonce, member_id: None };
+        let owner =
+            Owner { format: FORMAT, cluster_id, name, nonce, member_id: None, formed: false };
         self.keep_owner(&owner)?;
         Ok(owner)
     }
 
     /// Writes the owner down; durable when this returns.
-    pub fn keep_owner(&self, owner: &Owner) -> Result<(), Fault> {
+    pub(crate) fn keep_owner(&self, owner: &Owner) -> Result<(), Fault> {
         self.replace("member.json", &json(owner)?)
     }
 
     /// Says where the process listens.
-    pub fn keep_endpoints(&self, endpoints: &Endpoints) -> Result<(), Fault> {
+    pub(crate) fn keep_endpoints(&self, endpoints: &Endpoints) -> Result<(), Fault> {
         self.replace("endpoints.json", &json(endpoints)?)
     }
 
     /// Takes back what [`DataDir::keep_endpoints`] said.
-    pub fn forget_endpoints(&self) {
+    pub(crate) fn forget_endpoints(&self) {
         let _ = std::fs::remove_file(self.join("endpoints.json"));
     }
 

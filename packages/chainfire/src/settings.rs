@@ -291,7 +291,9 @@ mod tests {
         assert!(parse(tls).unwrap().check().unwrap_err().what.contains("no [tls]"));
         let bare = tls.replace("initial", "plaintext_peer = true\ninitial");
         assert!(parse(&bare).unwrap().check().unwrap_err().what.contains("[client] needs"));
-        let bare = bare.replace("[client]", "[plaintext]").replace("advertise = \"https://127.0.1.1:2379\"", "");
+        let bare = bare
+            .replace("[client]", "[plaintext]")
+            .replace("advertise = \"https://127.0.1.1:2379\"", "");
         parse(&bare).unwrap().check().unwrap();
     }
 }

@@ -91,8 +91,7 @@ pub(crate) const LEASE_NOT_FOUND: Refusal = refusal(
     codes::NO_LEASE,
     "grant it again",
 );
-pub(crate) const COMPACTED_TEXT: &str =
-    "etcdserver: mvcc: required revision has been compacted";
+pub(crate) const COMPACTED_TEXT: &str = "etcdserver: mvcc: required revision has been compacted";
 pub(crate) const MEMBER_NOT_FOUND: Refusal = refusal(
     Code::NotFound,
     "etcdserver: member not found",

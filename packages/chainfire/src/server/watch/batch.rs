@@ -44,12 +44,8 @@ pub(crate) struct Shape {
 }
 
 impl Batch {
-    pub(crate) fn live(&mut self, changes: Arc<Changes>) -> &Changes {
+    pub(crate) fn live(&mut self, changes: Arc<Changes>) {
         self.parts.push(Part::Live(changes));
-        match &self.parts[self.parts.len() - 1] {
-            Part::Live(changes) => changes,
-            Part::Past(_) => unreachable!("just pushed"),
-        }
     }
 
     pub(crate) fn past(&mut self, events: Vec<Event>) {

@@ -140,7 +140,10 @@ impl Hub {
                     match self.push(&seat.queue, changes, bytes) {
                         Pushed::First => touched.push(stream),
                         Pushed::More => {}
-                        Pushed::Lost => *lost += 1,
+                        Pushed::Lost => {
+                            *lost += 1;
+                            touched.push(stream);
+                        }
                     }
                 });
             }

@@ -59,6 +59,7 @@ impl Wanted {
     }
 
     /// Whether a key is wanted.
+    #[cfg(test)]
     pub(crate) fn contains(&self, key: &[u8]) -> bool {
         match self {
             Wanted::Key(wanted) => wanted == key,
@@ -206,10 +207,8 @@ mod tests {
         let keys: [&[u8]; 7] = [b"a", b"ab", b"abc", b"a\xff\x01", b"b", b"\0", b"zz"];
         for gone in 0..=all.len() {
             for key in keys {
-                let expected: Vec<u32> = (gone..all.len())
-                    .filter(|i| all[*i].contains(key))
-                    .map(|i| i as u32)
-                    .collect();
+                let expected: Vec<u32> =
+                    (gone..all.len()).filter(|i| all[*i].contains(key)).map(|i| i as u32).collect();
                 assert_eq!(found(&interest, key), expected, "{key:?} after {gone}");
                 for range in &all {
                     assert_eq!(range.contains(key), range.range().contains(key), "{range:?}");

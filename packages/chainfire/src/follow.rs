@@ -1,0 +1,199 @@
+//! Watches over the running member: gates, health, quota, and what must end the process.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use api::chainfire_internal::command::Request as Command;
+use api::etcdserverpb::alarm_request::AlarmAction;
+use api::etcdserverpb::{AlarmRequest, AlarmType};
+use consensus::{NodeInfo, Status};
+use fault::{Fault, Kind};
+use telemetry::{Gate, Health};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use crate::codes;
+use crate::joining::Urls;
+use crate::server::Node;
+
+/// A member that has applied so many entries less than were committed does not count as ready.
+const LAG_MAX: u64 = 5000;
+
+/// The gates of readiness.
+#[derive(Clone)]
+pub(crate) struct Gates {
+    pub(crate) raft: Gate,
+    pub(crate) applied: Gate,
+    pub(crate) storage: Gate,
+}
+
+impl Gates {
+    pub(crate) fn new(health: &Health) -> Gates {
+        let gate = |name| health.gate(name);
+        Gates { raft: gate("raft"), applied: gate("applied"), storage: gate("storage") }
+    }
+
+    /// Opens and closes by what is known; whether all are open.
+    fn set(&self, status: &Status, journal: Option<String>) -> bool {
+        let told = [
+            (&self.raft, (status.leader.is_none()).then(|| "no leader".to_owned())),
+            (&self.applied, not_applied(status)),
+            (&self.storage, journal.or_else(|| status.failure.clone())),
+        ];
+        let mut all = true;
+        for (gate, reason) in told {
+            all &= reason.is_none();
+            match reason {
+                None => gate.open(),
+                Some(reason) => gate.close(reason),
+            }
+        }
+        all
+    }
+}
+
+fn not_applied(status: &Status) -> Option<String> {
+    let behind = status.committed.saturating_sub(status.applied);
+    if !status.formed() {
+        Some("not a member yet".into())
+    } else if behind > LAG_MAX {
+        Some(format!("{behind} entries behind"))
+    } else {
+        None
+    }
+}
+
+/// Keeps gates and gRPC health true, until the member fails or was removed: then it answers why.
+pub(crate) async fn follow(
+    mut status: watch::Receiver<Status>,
+    journal: journal::Journal,
+    gates: Gates,
+    health: HealthReporter,
+) -> Fault {
+    let mut was_ready = None;
+    loop {
+        let now = status.borrow_and_update().clone();
+        let ready = gates.set(&now, journal.failed().map(|error| error.to_string()));
+        if was_ready.replace(ready) != Some(ready) {
+            let serving = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+            for service in ["", "etcdserverpb.KV"] {
+                health.set_service_status(service, serving).await;
+            }
+        }
+        if let Some(failure) = now.failure {
+            return Fault::new(
+                codes::STOPPED,
+                Kind::Internal,
+                format!("this member has failed: {failure}"),
+                "the log above says why; restart it, or remove it and let it join anew",
+            );
+        }
+        if now.removed {
+            return Fault::new(
+                codes::NO_MEMBER,
+                Kind::Precondition,
+                "this member was removed from the cluster",
+                "empty its data folder to let it join anew",
+            );
+        }
+        // The journal says nothing by itself when it fails.
+        let change = tokio::time::timeout(Duration::from_secs(1), status.changed());
+        if let Ok(Err(_)) = change.await {
+            return Fault::new(codes::STOPPED, Kind::Unavailable, "consensus has stopped", "");
+        }
+    }
+}
+
+/// Says whether there is a leader; no leader for less than `grace` does not count.
+pub(crate) async fn watch_quorum(
+    mut status: watch::Receiver<Status>,
+    quorum: watch::Sender<bool>,
+    grace: Duration,
+) {
+    loop {
+        if status.wait_for(|now| now.leader.is_some()).await.is_err() {
+            return;
+        }
+        quorum.send_if_modified(|has| !std::mem::replace(has, true));
+        if status.wait_for(|now| now.leader.is_none()).await.is_err() {
+            return;
+        }
+        let back = status.wait_for(|now| now.leader.is_some());
+        match tokio::time::timeout(grace, back).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) => return,
+            Err(_) => {
+                quorum.send_if_modified(|has| std::mem::replace(has, false));
+            }
+        }
+    }
+}
+
+/// Raises the NOSPACE alarm when the store is over its quota. Lowering it is the operator's.
+pub(crate) async fn watch_quota(node: Weak<Node>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let Some(node) = node.upgrade() else { return };
+        let full = node.quota_bytes > 0 && node.reader.db_size_in_use() > node.quota_bytes;
+        if node.full.swap(full, Ordering::Relaxed) != full && full {
+            tracing::warn!(
+                quota = node.quota_bytes,
+                used = node.reader.db_size_in_use(),
+                code = codes::NO_SPACE.0,
+                "the store is over its quota: delete and compact, then disarm the alarm"
+            );
+        }
+        let (alarm, member_id) = (AlarmType::Nospace as i32, node.me());
+        let raised =
+            |a: &api::etcdserverpb::AlarmMember| a.alarm == alarm && a.member_id == member_id;
+        if full && !node.reader.alarms().iter().any(raised) {
+            let action = AlarmAction::Activate as i32;
+            let request = AlarmRequest { action, member_id, alarm };
+            if let Err(error) = node.propose(Command::Alarm(request)).await {
+                tracing::debug!(%error, "alarm not raised yet");
+            }
+        }
+    }
+}
+
+/// Tells the cluster if this member's addresses are not what the cluster knows.
+pub(crate) async fn advertise(node: Arc<Node>, name: String, urls: Urls, stop: CancellationToken) {
+    let me = node.me();
+    let mut status = node.group.watch_status();
+    loop {
+        let ready = status.wait_for(|now| now.leader.is_some() && now.member(me).is_some());
+        let known = tokio::select! {
+            () = stop.cancelled() => return,
+            now = ready => match now {
+                Ok(now) => now.member(me).map(|member| member.info.clone()),
+                Err(_) => return,
+            },
+        };
+        let Some(known) = known else { continue };
+        let wanted = NodeInfo {
+            name: name.clone(),
+            peer_urls: urls.peer.clone(),
+            client_urls: urls.client.clone(),
+            ..known.clone()
+        };
+        if wanted == known {
+            return;
+        }
+        match node.group.update(me, wanted).await {
+            Ok(()) => tracing::info!(peer = ?urls.peer, client = ?urls.client, "addresses told"),
+            Err(error) => tracing::debug!(%error, "addresses not told yet"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The Lease service.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use api::chainfire_internal::command::Request as Command;
+use api::etcdserverpb::lease_client::LeaseClient;
+use api::etcdserverpb::lease_server::Lease;
+use api::etcdserverpb::{
+    LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
+    LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus,
+    LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
+};
+use futures::{Stream, StreamExt};
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::node::{Leader, Node, forwarded, mismatch};
+use super::refusal;
+use crate::store::{Reply, StoreError};
+
+/// Renewals of one stream that are answered together.
+const TOGETHER: usize = 256;
+
+pub(crate) struct LeaseService {
+    pub(crate) node: Arc<Node>,
+    /// Shorter ones are made this long: a leader change must not end them, in seconds.
+    pub(crate) least_ttl: i64,
+}
+
+impl Node {
+    /// Renews leases, here or at the leader.
+    async fn renew(
+        &self,
+        metadata: &MetadataMap,
+        ids: &[i64],
+    ) -> Result<Vec<LeaseKeepAliveResponse>, Status> {
+        match self.leader(metadata).await? {
+            Leader::Here => {
+                let times = self.lessor.renew(self, ids).await?;
+                let revision = self.reader.revision();
+                let answer = |(id, ttl): (&i64, i64)| LeaseKeepAliveResponse {
+                    header: self.headers.at(revision),
+                    id: *id,
+                    ttl,
+                };
+                Ok(ids.iter().zip(times).map(answer).collect())
+            }
+            Leader::There(channel) => {
+                let requests: Vec<LeaseKeepAliveRequest> =
+                    ids.iter().map(|id| LeaseKeepAliveRequest { id: *id }).collect();
+                let request = forwarded(futures::stream::iter(requests), self.timeout());
+                let mut client = LeaseClient::new(channel);
+                let mut answers = client.lease_keep_alive(request).await?.into_inner();
+                let mut all = Vec::with_capacity(ids.len());
+                while all.len() < ids.len() {
+                    let Some(mut answer) = answers.message().await? else {
+                        return Err(Status::from(&refusal::NO_LEADER));
+                    };
+                    self.headers.complete(&mut answer.header);
+                    all.push(answer);
+                }
+                Ok(all)
+            }
+        }
+    }
+}
+
+type KeepAlives = Pin<Box<dyn Stream<Item = Result<LeaseKeepAliveResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Lease for LeaseService {
+    async fn lease_grant(
+        &self,
+        request: Request<LeaseGrantRequest>,
+    ) -> Result<Response<LeaseGrantResponse>, Status> {
+        let node = &self.node;
+        node.demand_leader(request.metadata())?;
+        let mut request = request.into_inner();
+        node.demand_room()?;
+        let chosen = request.id == 0;
+        request.ttl = request.ttl.max(self.least_ttl);
+        loop {
+            if chosen {
+                request.id = rand::random_range(1..=i64::MAX);
+            }
+            match node.propose(Command::LeaseGrant(request)).await {
+                Ok(Reply::LeaseGrant(mut answer)) => {
+                    node.headers.complete(&mut answer.header);
+                    return Ok(Response::new(answer));
+                }
+                Ok(_) => return Err(mismatch()),
+                Err(error) if chosen && error.message() == StoreError::LeaseExists.to_string() => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn lease_revoke(
+        &self,
+        request: Request<LeaseRevokeRequest>,
+    ) -> Result<Response<LeaseRevokeResponse>, Status> {
+        let node = &self.node;
+        node.demand_leader(request.metadata())?;
+        match node.propose(Command::LeaseRevoke(request.into_inner())).await? {
+            Reply::LeaseRevoke(mut answer) => {
+                node.headers.complete(&mut answer.header);
+                Ok(Response::new(answer))
+            }
+            _ => Err(mismatch()),
+        }
+    }
+
+    type LeaseKeepAliveStream = KeepAlives;
+
+    async fn lease_keep_alive(
+        &self,
+        request: Request<Streaming<LeaseKeepAliveRequest>>,
+    ) -> Result<Response<KeepAlives>, Status> {
+        self.node.demand_leader(request.metadata())?;
+        let (metadata, _, requests) = request.into_parts();
+        let node = self.node.clone();
+        let answers = requests.ready_chunks(TOGETHER).then(move |requests| {
+            let (node, metadata) = (node.clone(), metadata.clone());
+            async move {
+                let mut ids = Vec::with_capacity(requests.len());
+                for request in requests {
+                    match request {
+                        Ok(request) => ids.push(request.id),
+                        Err(error) => return vec![Err(error)],
+                    }
+                }
+                node.metrics.keep_alive.inc_by(ids.len() as u64);
+                match node.renew(&metadata, &ids).await {
+                    Ok(answers) => answers.into_iter().map(Ok).collect(),
+                    Err(error) => vec![Err(error)],
+                }
+            }
+        });
+        let stop = self.node.stop.clone();
+        let answers = answers.flat_map(futures::stream::iter);
+        Ok(Response::new(Box::pin(answers.take_until(stop.cancelled_owned()))))
+    }
+
+    async fn lease_time_to_live(
+        &self,
+        request: Request<LeaseTimeToLiveRequest>,
+    ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
+        let node = &self.node;
+        node.demand_leader(request.metadata())?;
+        let (metadata, _, request) = request.into_parts();
+        if let Leader::There(channel) = node.leader(&metadata).await? {
+            let request = forwarded(request, node.timeout());
+            let mut answer = LeaseClient::new(channel).lease_time_to_live(request).await?;
+            node.headers.complete(&mut answer.get_mut().header);
+            return Ok(answer);
+        }
+        let mut answer = LeaseTimeToLiveResponse { id: request.id, ttl: -1, ..Default::default() };
+        if let Some((left, granted)) = node.lessor.left(node, request.id).await? {
+            (answer.ttl, answer.granted_ttl) = (left, granted);
+            if request.keys {
+                answer.keys = node.reader.lease_keys(request.id).unwrap_or_default();
+            }
+        }
+        answer.header = node.headers.at(node.reader.revision());
+        Ok(Response::new(answer))
+    }
+
+    async fn lease_leases(
+        &self,
+        request: Request<LeaseLeasesRequest>,
+    ) -> Result<Response<LeaseLeasesResponse>, Status> {
+        let node = &self.node;
+        node.demand_leader(request.metadata())?;
+        node.barrier().await?;
+        let leases = node.reader.leases().into_iter().map(|info| LeaseStatus { id: info.id });
+        Ok(Response::new(LeaseLeasesResponse {
+            leases: leases.collect(),
+            header: node.headers.at(node.reader.revision()),
+        }))
+    }
+}

@@ -1,0 +1,244 @@
+//! The leader's part of leases: it keeps the deadlines and proposes what they decide.
+//!
+//! A new leader first claims its part through the log, with its term. From then on no expiry that
+//! an earlier leader proposed takes effect, so one that was paused and wakes up cannot end a lease
+//! that its successor has renewed. Only then are leases renewed here; each begins with its full
+//! time, or with what the log says is left.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use api::chainfire_internal::command::Request as Command;
+use api::etcdserverpb::{LeaseCheckpoint, LeaseCheckpointRequest};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use super::deadlines::{Deadlines, Renewed};
+use super::node::Node;
+use super::refusal;
+use crate::store::{LeaseChange, Reply, Subscription, encode_claim, encode_expire};
+
+/// Leases in one command.
+const BATCH: usize = 1000;
+/// After a failed proposal.
+const PAUSE: Duration = Duration::from_millis(500);
+
+pub(crate) struct Lessor {
+    deadlines: Mutex<Deadlines>,
+    /// The term in which this member holds the part.
+    holds: watch::Sender<Option<u64>>,
+    /// The earliest deadline may have changed.
+    wake: Notify,
+}
+
+impl Lessor {
+    pub(crate) fn new() -> Lessor {
+        Lessor { deadlines: Mutex::default(), holds: watch::Sender::new(None), wake: Notify::new() }
+    }
+
+    /// Waits until this member, the leader, holds the part.
+    async fn held(&self, timeout: Duration) -> Result<(), Status> {
+        let mut holds = self.holds.subscribe();
+        match tokio::time::timeout(timeout, holds.wait_for(Option::is_some)).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(Status::from(&refusal::NO_LEADER)),
+        }
+    }
+
+    /// Renews leases on the leader; answers the time of each, 0 for those that are gone.
+    pub(crate) async fn renew(&self, node: &Node, ids: &[i64]) -> Result<Vec<i64>, Status> {
+        self.held(node.timeout()).await?;
+        // Without a quorum behind it, a former leader must not promise time.
+        node.barrier().await?;
+        let now = Instant::now();
+        let mut noted = Vec::new();
+        let mut answers = Vec::with_capacity(ids.len());
+        {
+            let mut deadlines = self.deadlines.lock();
+            if self.holds.borrow().is_none() {
+                return Err(Status::from(&refusal::NOT_LEADER));
+            }
+            for id in ids {
+                let mut renewed = deadlines.renew(*id, now);
+                if renewed == Renewed::Gone
+                    && deadlines.left(*id, now).is_none()
+                    && let Some(info) = node.reader.lease(*id)
+                {
+                    // Granted a moment ago.
+                    deadlines.learn(info, now, Duration::ZERO);
+                    renewed = deadlines.renew(*id, now);
+                }
+                answers.push(match renewed {
+                    Renewed::Gone => 0,
+                    Renewed::Yes { ttl, noted: has_note } => {
+                        if has_note {
+                            noted.push((*id, 0));
+                        }
+                        ttl
+                    }
+                });
+            }
+        }
+        // Before the client relies on it: the next leader must not go by the old note.
+        self.note(node, noted).await?;
+        Ok(answers)
+    }
+
+    /// Seconds left and granted, on the leader.
+    pub(crate) async fn left(&self, node: &Node, id: i64) -> Result<Option<(i64, i64)>, Status> {
+        self.held(node.timeout()).await?;
+        node.barrier().await?;
+        let Some(info) = node.reader.lease(id) else { return Ok(None) };
+        let now = Instant::now();
+        let mut deadlines = self.deadlines.lock();
+        deadlines.learn(info, now, Duration::ZERO);
+        Ok(deadlines.left(id, now))
+    }
+
+    async fn note(&self, node: &Node, notes: Vec<(i64, i64)>) -> Result<(), Status> {
+        for part in notes.chunks(BATCH) {
+            let checkpoints = part
+                .iter()
+                .map(|&(id, remaining_ttl)| LeaseCheckpoint { id, remaining_ttl })
+                .collect();
+            node.propose(Command::LeaseCheckpoint(LeaseCheckpointRequest { checkpoints })).await?;
+        }
+        Ok(())
+    }
+
+    /// Does the leader's part whenever this member leads, until `stop`.
+    pub(crate) async fn run(self: Arc<Self>, node: Weak<Node>, stop: CancellationToken) {
+        let Some(mut status) = node.upgrade().map(|node| node.group.watch_status()) else {
+            return;
+        };
+        loop {
+            let term = tokio::select! {
+                () = stop.cancelled() => break,
+                status = status.wait_for(|status| status.leads()) => match status {
+                    Ok(status) => status.term,
+                    Err(_) => break,
+                },
+            };
+            let Some(node) = node.upgrade() else { break };
+            let leads = || {
+                let now = status.borrow();
+                now.leads() && now.term == term
+            };
+            let changes = node.reader.subscribe();
+            match node.propose_bytes(encode_claim(term)).await {
+                Ok(_) if leads() => {}
+                Ok(_) => continue,
+                Err(error) => {
+                    tracing::debug!(%error, term, "leases not claimed yet");
+                    tokio::select! {
+                        () = stop.cancelled() => break,
+                        () = tokio::time::sleep(PAUSE) => continue,
+                    }
+                }
+            }
+            self.load(&node);
+            self.holds.send_replace(Some(term));
+            tracing::info!(term, leases = node.reader.lease_count(), "keeps the leases' deadlines");
+            let mut status = node.group.watch_status();
+            tokio::select! {
+                () = stop.cancelled() => {}
+                _ = status.wait_for(|now| !now.leads() || now.term != term) => {}
+                () = self.keep(&node, changes, term) => {}
+            }
+            self.holds.send_replace(None);
+            self.deadlines.lock().clear();
+        }
+        self.holds.send_replace(None);
+    }
+
+    fn load(&self, node: &Node) {
+        let now = Instant::now();
+        let leases = node.reader.leases();
+        let ids: HashSet<i64> = leases.iter().map(|info| info.id).collect();
+        let mut deadlines = self.deadlines.lock();
+        deadlines.keep(&ids);
+        for info in leases {
+            deadlines.learn(info, now, Duration::ZERO);
+        }
+    }
+
+    async fn keep(&self, node: &Node, mut changes: Subscription, term: u64) {
+        let every = Duration::from_secs(node.limits.checkpoint_seconds);
+        let mut notes = tokio::time::interval_at(Instant::now() + every, every);
+        notes.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let next = self.deadlines.lock().next();
+            let due = async {
+                match next {
+                    Some(next) => tokio::time::sleep_until(next).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                change = changes.next() => match change {
+                    Ok(change) => self.follow(&change.leases),
+                    Err(_) => self.load(node),
+                },
+                () = due => {
+                    if !self.expire(node, term).await {
+                        return;
+                    }
+                }
+                _ = notes.tick() => {
+                    let due = self.deadlines.lock().to_note(Instant::now(), every);
+                    if let Err(error) = self.note(node, due).await {
+                        tracing::debug!(%error, "remaining lease times not noted");
+                    }
+                }
+                () = self.wake.notified() => {}
+            }
+        }
+    }
+
+    fn follow(&self, changes: &[LeaseChange]) {
+        if changes.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let mut deadlines = self.deadlines.lock();
+        for change in changes {
+            match change {
+                LeaseChange::Granted(info) | LeaseChange::Checkpointed(info) => {
+                    deadlines.learn(*info, now, Duration::ZERO);
+                }
+                LeaseChange::Gone(id) => deadlines.forget(*id),
+            }
+        }
+    }
+
+    /// Whether this member still holds the part.
+    async fn expire(&self, node: &Node, term: u64) -> bool {
+        let over = self.deadlines.lock().take_over(Instant::now(), BATCH);
+        if over.is_empty() {
+            return true;
+        }
+        match node.group.propose(encode_expire(over.clone(), term)).await {
+            Ok(Ok(Reply::LeaseExpire(gone))) => {
+                node.metrics.expired.inc_by(gone.len() as u64);
+                let mut deadlines = self.deadlines.lock();
+                over.iter().for_each(|id| deadlines.forget(*id));
+                true
+            }
+            Ok(Err(crate::store::StoreError::NotLessor)) => false,
+            other => {
+                let why = match other {
+                    Ok(Ok(_)) => "wrong answer".to_owned(),
+                    Ok(Err(error)) => error.to_string(),
+                    Err(error) => error.to_string(),
+                };
+                tracing::debug!(why, leases = over.len(), "leases not expired yet");
+                self.deadlines.lock().put_back(&over, Instant::now() + PAUSE);
+                true
+            }
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! The services: etcd's and our own, on top of one Raft group and the store's reader.
+//!
+//! Absent on purpose: state that outlives the process. What must survive goes through the log.
+
+mod auth;
+mod cluster;
+mod deadlines;
+mod header;
+mod join;
+mod kv;
+mod lease;
+mod lessor;
+mod maintenance;
+mod metrics;
+mod node;
+mod peers;
+mod refusal;
+mod watch;
+
+use std::sync::Arc;
+
+use api::chainfire::membership_server::MembershipServer;
+use api::etcdserverpb::auth_server::AuthServer;
+use api::etcdserverpb::cluster_server::ClusterServer;
+use api::etcdserverpb::kv_server::KvServer;
+use api::etcdserverpb::lease_server::LeaseServer;
+use api::etcdserverpb::maintenance_server::MaintenanceServer;
+use api::etcdserverpb::watch_server::WatchServer;
+use tonic::service::Routes;
+
+pub(crate) use cluster::new_id;
+pub(crate) use header::Headers;
+pub(crate) use join::promote_learners;
+pub(crate) use lessor::Lessor;
+pub(crate) use metrics::{Gauges, Metrics};
+pub(crate) use node::Node;
+pub(crate) use peers::{Peers, SERVICE};
+pub(crate) use watch::{Hub, QueueLimits, Sessions, feed};
+
+use crate::store::Reader;
+
+/// What a message may have beyond the largest request, so that a request that is somewhat too
+/// large is refused in etcd's words and not by the transport.
+const SLACK: usize = 1 << 20;
+
+/// The services of one member.
+#[derive(Clone)]
+pub(crate) struct Services {
+    node: Arc<Node>,
+    sessions: Sessions<Reader>,
+    membership: Arc<join::MembershipService>,
+    least_ttl: i64,
+}
+
+impl Services {
+    pub(crate) fn new(node: Arc<Node>, sessions: Sessions<Reader>, least_ttl: i64) -> Services {
+        let membership = Arc::new(join::MembershipService::new(node.clone()));
+        Services { node, sessions, membership, least_ttl }
+    }
+
+    /// What clients may call.
+    pub(crate) fn for_clients(&self, routes: Routes) -> Routes {
+        let limit = self.node.limits.request_bytes + SLACK;
+        let (node, sessions) = (self.node.clone(), self.sessions.clone());
+        let watch = watch::WatchService { node: node.clone(), sessions };
+        let maintenance = maintenance::MaintenanceService(node.clone());
+        let kv = KvServer::new(kv::KvService(node.clone()))
+            .max_decoding_message_size(limit)
+            .max_encoding_message_size(usize::MAX);
+        let watch = WatchServer::new(watch)
+            .max_decoding_message_size(limit)
+            .max_encoding_message_size(usize::MAX);
+        let routes = routes
+            .add_service(kv)
+            .add_service(watch)
+            .add_service(MaintenanceServer::new(maintenance))
+            .add_service(AuthServer::new(auth::AuthService(node)));
+        self.for_members(routes)
+    }
+
+    /// What members ask of each other besides Raft.
+    pub(crate) fn for_members(&self, routes: Routes) -> Routes {
+        let lease = lease::LeaseService { node: self.node.clone(), least_ttl: self.least_ttl };
+        routes
+            .add_service(LeaseServer::new(lease))
+            .add_service(ClusterServer::new(cluster::ClusterService(self.node.clone())))
+            .add_service(MembershipServer::from_arc(self.membership.clone()))
+    }
+}

@@ -1,0 +1,75 @@
+//! Channels to other members: for Raft, and for calls that the leader must answer.
+
+use std::collections::HashMap;
+
+use consensus::{Dialer, NodeId, NodeInfo};
+use fault::{Fault, Kind};
+use parking_lot::Mutex;
+use rpc::{Peer, Tls};
+use tonic::transport::Channel;
+
+use crate::codes;
+
+/// The name of this service in certificates.
+pub(crate) const SERVICE: &str = "chainfire";
+
+pub(crate) struct Peers {
+    tls: Option<Tls>,
+    /// The channel for calls, and the URL it was made for.
+    channels: Mutex<HashMap<NodeId, (String, Channel)>>,
+}
+
+impl Peers {
+    pub(crate) fn new(tls: Option<Tls>) -> Peers {
+        Peers { tls, channels: Mutex::default() }
+    }
+
+    /// A channel to the member's peer listener; kept while its address stays.
+    pub(crate) fn channel(&self, id: NodeId, info: &NodeInfo) -> Result<Channel, Fault> {
+        let url = peer_url(info)?;
+        let mut channels = self.channels.lock();
+        if let Some((known, channel)) = channels.get(&id)
+            && known == url
+        {
+            return Ok(channel.clone());
+        }
+        let channel = rpc::channel(url, self.tls.as_ref())?;
+        channels.insert(id, (url.clone(), channel.clone()));
+        Ok(channel)
+    }
+
+    /// A channel to an address that was not yet heard of as a member's.
+    pub(crate) fn to_url(&self, url: &str) -> Result<Channel, Fault> {
+        rpc::channel(url, self.tls.as_ref())
+    }
+
+    /// Whether a caller is this service on some node of the cluster; answers the node, or nothing
+    /// where members speak without TLS and nobody can be known.
+    pub(crate) fn member<'a>(&self, peer: Option<&'a Peer>) -> Result<Option<&'a str>, Fault> {
+        let Some(tls) = &self.tls else { return Ok(None) };
+        let nobody = || {
+            let what = "the caller is not known";
+            Fault::new(codes::DENIED, Kind::Unauthenticated, what, "call with a certificate")
+        };
+        let own = tls.id().ok_or_else(nobody)?;
+        peer.ok_or_else(nobody)?.require_service(SERVICE, own.cluster()).map(Some)
+    }
+}
+
+impl Dialer for Peers {
+    fn dial(&self, _: NodeId, info: &NodeInfo) -> Result<Channel, Fault> {
+        // Its own connection: a large answer must not delay heartbeats.
+        self.to_url(peer_url(info)?)
+    }
+}
+
+fn peer_url(info: &NodeInfo) -> Result<&String, Fault> {
+    info.peer_urls.first().ok_or_else(|| {
+        Fault::new(
+            codes::NO_MEMBER,
+            Kind::Unavailable,
+            format!("member {:?} has no peer URL", info.name),
+            "member update sets it",
+        )
+    })
+}
