@@ -8,7 +8,8 @@
 }:
 let
   inherit (inventory.cluster) bootserver;
-  host = if lib.hasInfix ":" bootserver.address then "[${bootserver.address}]" else bootserver.address;
+  host =
+    if lib.hasInfix ":" bootserver.address then "[${bootserver.address}]" else bootserver.address;
 in
 ''
   #!ipxe

@@ -47,7 +47,9 @@ in
 
   # what nix/checks.nix runs over the whole workspace
   plasmaChecks = {
-    clippy = crane.cargoClippy (shared // { cargoClippyExtraArgs = "--workspace --all-targets -- --deny warnings"; });
+    clippy = crane.cargoClippy (
+      shared // { cargoClippyExtraArgs = "--workspace --all-targets -- --deny warnings"; }
+    );
     doc = crane.cargoDoc (shared // { env.RUSTDOCFLAGS = "--deny warnings"; });
     fmt = crane.cargoFmt { inherit (common) pname version src; };
     nextest = crane.cargoNextest shared;

@@ -56,5 +56,7 @@ in
     vm-cluster = vm ../tests/vm/cluster.nix;
     vm-firstboot = vm ../modules/firstboot/test.nix;
   }
-  // prefixed "node" (builtins.mapAttrs (_: node: node.config.system.build.toplevel) self.nixosConfigurations)
+  // prefixed "node" (
+    builtins.mapAttrs (_: node: node.config.system.build.toplevel) self.nixosConfigurations
+  )
 )

@@ -34,7 +34,9 @@ let
     ops = 9379;
   };
 
-  fault = code: what: hint: "INV-${toString code} ${what}, ${hint}";
+  fault =
+    code: what: hint:
+    "INV-${toString code} ${what}, ${hint}";
   when = wrong: sentence: lib.optional wrong sentence;
   indexed = list: lib.imap0 (at: value: { inherit at value; }) list;
 
@@ -85,11 +87,15 @@ let
       "a number";
   typed =
     ok: wants: next: path: value:
-    if ok value then next path value else [ (fault 1004 "${path} is ${kind value}" "it must be ${wants}") ];
+    if ok value then
+      next path value
+    else
+      [ (fault 1004 "${path} is ${kind value}" "it must be ${wants}") ];
   text =
     code: good: what: hint:
     typed isString "a text" (
-      path: value: when (!(good value)) (fault code "${path} is ${toJSON value}, which is no ${what}" hint)
+      path: value:
+      when (!(good value)) (fault code "${path} is ${toJSON value}, which is no ${what}" hint)
     );
   number =
     min: max:
@@ -118,7 +124,8 @@ let
       concatMap (
         key:
         when (!(elem key known)) (
-          fault 1002 "unknown key ${toJSON (at key)}" "remove it; known here: ${lib.concatStringsSep ", " known}"
+          fault 1002 "unknown key ${toJSON (at key)}"
+            "remove it; known here: ${lib.concatStringsSep ", " known}"
         )
       ) (attrNames value)
       ++ concatMap (
@@ -152,21 +159,24 @@ let
     value:
     match "(ssh-|ecdsa-sha2-|sk-ssh-|sk-ecdsa-)[^ ]* AAAA[A-Za-z0-9+/=]{36,}( [^\n]*)?" value != null;
 
-  label =
-    typed isString "a text" (
-      path: value:
-      when (!(isLabel value)) (
-        fault 1005 "${path} is named ${toJSON value}, which is no DNS label" "use 1 to 63 of a-z, 0-9 and inner hyphens"
-      )
-    );
+  label = typed isString "a text" (
+    path: value:
+    when (!(isLabel value)) (
+      fault 1005 "${path} is named ${toJSON value}, which is no DNS label"
+        "use 1 to 63 of a-z, 0-9 and inner hyphens"
+    )
+  );
   address = text 1006 isAddress "host's address" "write an IPv4 or IPv6 address without a prefix";
-  serial = text 1005 isSerial "serial number" "use 1 to 128 printable characters without blanks and quotes";
+  serial =
+    text 1005 isSerial "serial number"
+      "use 1 to 128 printable characters without blanks and quotes";
   # the text is not repeated: it may be somebody's private key
-  sshKey =
-    typed isString "a text" (
-      path: value:
-      when (!(isSshKey value)) (fault 1013 "${path} is no SSH public key" "paste the line of your id_ed25519.pub")
-    );
+  sshKey = typed isString "a text" (
+    path: value:
+    when (!(isSshKey value)) (
+      fault 1013 "${path} is no SSH public key" "paste the line of your id_ed25519.pub"
+    )
+  );
   role = text 1009 (value: elem value roles) "role" "use control, data or compute";
   cards = text 1007 isMac "card's MAC address" "write it as 52:54:00:20:00:11";
   key = name: check: [
@@ -215,7 +225,8 @@ let
         path: value:
         table [ (key "serial" serial) (key "wwn" serial) ] path value
         ++ when (isAttrs value && value.serial or null == null && value.wwn or null == null) (
-          fault 1012 "${path} identifies no disk" "give the disk's serial or wwn, as `lsblk -o NAME,SERIAL,WWN` shows it"
+          fault 1012 "${path} identifies no disk"
+            "give the disk's serial or wwn, as `lsblk -o NAME,SERIAL,WWN` shows it"
         )
       ))
       (key "minGiB" (number 1 1048576))
@@ -241,7 +252,9 @@ let
       typed isAttrs "a table of nodes by name" (
         path: nodes:
         when (nodes == { }) (fault 1011 "${path} is empty" "describe at least one node")
-        ++ concatMap (name: label "${path}.${name}" name ++ node "${path}.${name}" nodes.${name}) (attrNames nodes)
+        ++ concatMap (name: label "${path}.${name}" name ++ node "${path}.${name}" nodes.${name}) (
+          attrNames nodes
+        )
       )
     ))
   ] "";
@@ -265,7 +278,8 @@ let
           path = "nodes.${name}";
         in
         when (it.process && it ? disk) (
-          fault 1012 "${path}.disk is given, but the node is a process" "remove ${path}.disk, or set ${path}.process = false"
+          fault 1012 "${path}.disk is given, but the node is a process"
+            "remove ${path}.disk, or set ${path}.process = false"
         )
         ++ when (!it.process && !(it ? disk)) (
           fault 1012 "${path}.disk is missing" "say on which disk to install, or set process = true"
@@ -313,7 +327,8 @@ let
           _: same:
           map (
             it:
-            fault 1008 "${it.path} is ${toJSON it.value}, the same ${it.kind} as ${(builtins.head same).path}" "give each its own"
+            fault 1008 "${it.path} is ${toJSON it.value}, the same ${it.kind} as ${(builtins.head same).path}"
+              "give each its own"
           ) (builtins.tail same)
         ) (builtins.groupBy (it: "${it.kind} ${it.value}") claims)
       );
@@ -327,7 +342,9 @@ let
     ++ concatMap of (attrNames nodes)
     ++ twice;
 
-  withRole = inventory: wanted: filter (name: elem wanted inventory.nodes.${name}.roles) (attrNames inventory.nodes);
+  withRole =
+    inventory: wanted:
+    filter (name: elem wanted inventory.nodes.${name}.roles) (attrNames inventory.nodes);
   socket = host: port: "${if isIPv4 host then host else "[${host}]"}:${toString port}";
   url = host: port: "https://${socket host port}";
 in

@@ -1,7 +1,9 @@
 # nixosModules: one per folder of modules/, each with the packages it starts.
 { inputs, lib }:
 let
-  names = builtins.attrNames (lib.filterAttrs (_: kind: kind == "directory") (builtins.readDir ../modules));
+  names = builtins.attrNames (
+    lib.filterAttrs (_: kind: kind == "directory") (builtins.readDir ../modules)
+  );
   module = name: {
     imports = [ ../modules/${name} ];
     nixpkgs.overlays = [ inputs.self.overlays.default ];

@@ -39,7 +39,16 @@ let
           # a table that holds nothing but tables needs no heading of its own
           needed = body == [ ] || filter (k: !(isTable table.${key}.${k})) (keys table.${key}) != [ ];
         in
-        (if needed then [ "" heading ] else [ ]) ++ body;
+        (
+          if needed then
+            [
+              ""
+              heading
+            ]
+          else
+            [ ]
+        )
+        ++ body;
     in
     map (key: "${name key} = ${inline table.${key}}") values ++ concatMap sub tables;
 in

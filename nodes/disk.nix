@@ -9,7 +9,10 @@ in
     type = "disk";
     # udev's links to the same disk: by WWN where it is given, else by serial (virtio and SCSI spell them so)
     device =
-      if match ? wwn then "/dev/disk/by-id/wwn-${match.wwn}" else "/dev/disk/by-id/virtio-${match.serial}";
+      if match ? wwn then
+        "/dev/disk/by-id/wwn-${match.wwn}"
+      else
+        "/dev/disk/by-id/virtio-${match.serial}";
     content = {
       type = "gpt";
       partitions = {

@@ -30,7 +30,6 @@ let
     SystemCallFilter = {
       to = [
         "@system-service"
-        "@clock"
         "~@privileged @resources"
         "clock_settime"
       ];
@@ -45,6 +44,8 @@ let
   load = name: file: if file == null then name else "${name}:${toString file}";
 in
 {
+  imports = [ ../chainfire ];
+
   options.services.firstboot = {
     enable = lib.mkEnableOption "firstboot, which makes this machine a member of the cluster";
     package = lib.mkPackageOption pkgs "firstboot" { };

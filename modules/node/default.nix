@@ -26,7 +26,9 @@ in
       assertions = [
         {
           assertion = !good || known;
-          message = "plasma.node is ${builtins.toJSON cfg.node}, which the inventory has not; it has ${lib.concatStringsSep ", " (builtins.attrNames (cfg.inventory.nodes or { }))}.";
+          message = "plasma.node is ${builtins.toJSON cfg.node}, which the inventory has not; it has ${
+            lib.concatStringsSep ", " (builtins.attrNames (cfg.inventory.nodes or { }))
+          }.";
         }
       ];
     }

@@ -3,7 +3,9 @@ let
   flake = import ./outputs.nix;
   inherit (flake.nixpkgs) lib;
   inherit (flake.lib) inventory text;
-  faults = file: lib.concatMapStrings (it: it + "\n") (inventory.faults (lib.fromJSON (builtins.readFile file)));
+  faults =
+    file:
+    lib.concatMapStrings (it: it + "\n") (inventory.faults (lib.fromJSON (builtins.readFile file)));
   golden = ../../packages/inventory/tests/golden;
 in
 {

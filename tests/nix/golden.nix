@@ -7,7 +7,14 @@ let
   cluster = inventory.checked (import ../../nodes/cluster.nix);
 
   # ---- a unit as systemd reads it
-  one = value: if value == true then "true" else if value == false then "false" else toString value;
+  one =
+    value:
+    if value == true then
+      "true"
+    else if value == false then
+      "false"
+    else
+      toString value;
   section =
     name: settings:
     "[${name}]\n"
@@ -71,24 +78,22 @@ let
   first = flake.nixosConfigurations.${cluster.cluster.former}.config;
   packages = flake.packages.x86_64-linux;
 
-  files =
-    lib.concatMapAttrs (name: _: node name) flake.nixosConfigurations
-    // {
-      "bootserver/bootserver.toml" = etc boot "bootserver.toml";
-      "bootserver/firewall.json" = text.json boot.networking.firewall;
-      "units/bootserver.service" = unit "bootserver" boot.systemd.services.bootserver;
-      "units/chainfire.service" = unit "chainfire" first.systemd.services.chainfire;
-      "units/firstboot.service" = unit "firstboot" first.systemd.services.firstboot;
-      "netboot/all-in-one.ipxe" = packages.netboot-all-in-one-ipxe.text;
-      "netboot/node.ipxe" = packages.netboot-node-ipxe.text;
-      "outputs.json" = text.json {
-        packages = builtins.attrNames packages;
-        apps = builtins.attrNames flake.apps.x86_64-linux;
-        checks = builtins.attrNames flake.checks.x86_64-linux;
-        nixosModules = builtins.attrNames flake.nixosModules;
-        nixosConfigurations = builtins.attrNames flake.nixosConfigurations;
-      };
+  files = lib.concatMapAttrs (name: _: node name) flake.nixosConfigurations // {
+    "bootserver/bootserver.toml" = etc boot "bootserver.toml";
+    "bootserver/firewall.json" = text.json boot.networking.firewall;
+    "units/bootserver.service" = unit "bootserver" boot.systemd.services.bootserver;
+    "units/chainfire.service" = unit "chainfire" first.systemd.services.chainfire;
+    "units/firstboot.service" = unit "firstboot" first.systemd.services.firstboot;
+    "netboot/all-in-one.ipxe" = packages.netboot-all-in-one-ipxe.text;
+    "netboot/node.ipxe" = packages.netboot-node-ipxe.text;
+    "outputs.json" = text.json {
+      packages = builtins.attrNames packages;
+      apps = builtins.attrNames flake.apps.x86_64-linux;
+      checks = builtins.attrNames flake.checks.x86_64-linux;
+      nixosModules = builtins.attrNames flake.nixosModules;
+      nixosConfigurations = builtins.attrNames flake.nixosConfigurations;
     };
+  };
 in
 builtins.unsafeDiscardStringContext (
   lib.concatMapStrings (path: "==> ${path}\n${files.${path}}") (builtins.attrNames files)

@@ -9,7 +9,8 @@ let
 
   system =
     modules:
-    (lib.nixosSystem { modules = [ flake.nixosModules.default ] ++ modules; }).config.system.build.toplevel.drvPath;
+    (lib.nixosSystem { modules = [ flake.nixosModules.default ] ++ modules; })
+    .config.system.build.toplevel.drvPath;
   machine =
     inventory: module:
     system [
@@ -23,30 +24,49 @@ let
     ];
   with' = machine cluster;
   inventory = raw: machine raw { };
-  alone = module: system [ { plasma.inventory = cluster; plasma.node = "node01"; services.firstboot.enable = false; } module ];
+  alone =
+    module:
+    system [
+      {
+        plasma.inventory = cluster;
+        plasma.node = "node01";
+        services.firstboot.enable = false;
+      }
+      module
+    ];
 in
 {
   good.value = with' { };
 
   # the inventory
   duplicate-mac = {
-    value = inventory (change { nodes.node02.macs = [ "52-54-00-20-00-11" ]; });
+    value = inventory (change {
+      nodes.node02.macs = [ "52-54-00-20-00-11" ];
+    });
     says = ''INV-1008 nodes.node02.macs[0] is "52:54:00:20:00:11", the same MAC address as nodes.node01.macs[0], give each its own'';
   };
   duplicate-address = {
-    value = inventory (change { nodes.node03.address = "10.20.0.1"; });
+    value = inventory (change {
+      nodes.node03.address = "10.20.0.1";
+    });
     says = ''INV-1008 nodes.node03.address is "10.20.0.1", the same address as cluster.bootserver.address, give each its own'';
   };
   unknown-role = {
-    value = inventory (change { nodes.node02.roles = [ "contrl" ]; });
+    value = inventory (change {
+      nodes.node02.roles = [ "contrl" ];
+    });
     says = ''INV-1009 nodes.node02.roles[0] is "contrl", which is no role, use control, data or compute'';
   };
   former-missing = {
-    value = inventory (change { cluster.former = "node04"; });
+    value = inventory (change {
+      cluster.former = "node04";
+    });
     says = ''INV-1010 cluster.former is "node04", which is none of the nodes, name a control node: node01, node02, node03'';
   };
   former-without-role = {
-    value = inventory (change { nodes.node01.roles = [ "data" ]; });
+    value = inventory (change {
+      nodes.node01.roles = [ "data" ];
+    });
     says = ''INV-1010 cluster.former is "node01", which has not the role control, name a control node: node02, node03'';
   };
   no-former = {
@@ -54,19 +74,32 @@ in
     says = "INV-1003 cluster.former is missing, add it in nodes/cluster.nix";
   };
   misspelt-key = {
-    value = inventory (change { nodes.node01.adress = "10.20.0.11"; });
+    value = inventory (change {
+      nodes.node01.adress = "10.20.0.11";
+    });
     says = ''INV-1002 unknown key "nodes.node01.adress"'';
   };
   wrong-type-in-inventory = {
-    value = inventory (change { nodes.node01.prefixLength = "24"; });
+    value = inventory (change {
+      nodes.node01.prefixLength = "24";
+    });
     says = "INV-1004 nodes.node01.prefixLength is a text, it must be a whole number";
   };
   private-key = {
-    value = inventory (change { operators = [ { name = "me"; sshKeys = [ "-----BEGIN OPENSSH PRIVATE KEY-----" ]; } ]; });
+    value = inventory (change {
+      operators = [
+        {
+          name = "me";
+          sshKeys = [ "-----BEGIN OPENSSH PRIVATE KEY-----" ];
+        }
+      ];
+    });
     says = "INV-1013 operators[0].sshKeys[0] is no SSH public key, paste the line of your id_ed25519.pub";
   };
   consent-for-another-disk = {
-    value = inventory (change { nodes.node01.disk.consentToErase = [ "OTHER" ]; });
+    value = inventory (change {
+      nodes.node01.disk.consentToErase = [ "OTHER" ];
+    });
     says = ''INV-1012 nodes.node01.disk.consentToErase[0] is "OTHER", another disk than "PLASMA-DISK01"'';
   };
   no-such-node = {
@@ -110,13 +143,17 @@ in
   };
   no-cluster-id = {
     value = alone {
-      services.chainfire.credentials = lib.genAttrs [ "cert" "key" "ca" ] (name: "/run/secrets/${name}.pem");
+      services.chainfire.credentials = lib.genAttrs [ "cert" "key" "ca" ] (
+        name: "/run/secrets/${name}.pem"
+      );
     };
     says = "services.chainfire.settings.cluster_id is missing";
   };
   secret-in-store = {
     value = alone {
-      services.chainfire.credentials = lib.genAttrs [ "cert" "key" "ca" ] (name: "${builtins.storeDir}/${name}.pem");
+      services.chainfire.credentials = lib.genAttrs [ "cert" "key" "ca" ] (
+        name: "${builtins.storeDir}/${name}.pem"
+      );
     };
     says = "services.chainfire.credentials: a file is in the Nix store, which everybody can read.";
   };
@@ -139,7 +176,13 @@ in
     says = "hardening: PrivateDevices is loosened without a reason";
   };
   loosened-what-is-not-there = {
-    value = (hardening.harden { PrivateDevice = { to = false; because = "it does"; }; }).serviceConfig.PrivateDevice;
+    value =
+      (hardening.harden {
+        PrivateDevice = {
+          to = false;
+          because = "it does";
+        };
+      }).serviceConfig.PrivateDevice;
     says = "hardening: PrivateDevice is not in the preset, so there is nothing to loosen";
   };
 }

@@ -10,7 +10,13 @@
           modules,
           system,
         }:
-        if !(builtins.elem format [ "raw-efi" "qcow-efi" "iso" ]) then
+        if
+          !(builtins.elem format [
+            "raw-efi"
+            "qcow-efi"
+            "iso"
+          ])
+        then
           throw "nixos-generators: no format ${format}"
         else
           (nixpkgs.lib.nixosSystem { inherit modules system; }).config.system.build.toplevel;

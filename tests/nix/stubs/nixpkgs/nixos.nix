@@ -6,10 +6,23 @@
   specialArgs ? { },
 }:
 let
+  list = lib.mkOption {
+    type = lib.types.listOf lib.types.raw;
+    default = [ ];
+  };
   base =
     { config, lib, ... }:
-    {
+    lib.optionalAttrs (lib ? trivial) {
+      # under nixpkgs' own module system, whatever nobody declares is taken as it comes
+      freeformType = lib.types.lazyAttrsOf lib.types.anything;
+    }
+    // {
       options = {
+        boot.kernelParams = list;
+        boot.initrd.availableKernelModules = list;
+        environment.systemPackages = list;
+        networking.firewall.allowedTCPPorts = list;
+        systemd.tmpfiles.rules = list;
         assertions = lib.mkOption {
           type = lib.types.listOf lib.types.attrs;
           default = [ ];
@@ -30,7 +43,6 @@ let
       config = {
         _module.args.pkgs = builtins.foldl' (pkgs: pkgs.extend) pkgs config.nixpkgs.overlays;
         systemd.package = pkgs.systemd;
-        boot.kernelParams = [ "loglevel=4" ];
         system.boot.loader.kernelFile = "bzImage";
         system.build.toplevel =
           let

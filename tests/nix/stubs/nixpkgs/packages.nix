@@ -21,8 +21,15 @@ let
     inherit lib system;
     formats.toml = _: { type = lib.types.anything; };
     writeText = name: text: derive name { inherit text; };
-    linkFarm = name: entries: derive name { names = builtins.attrNames entries; paths = builtins.attrValues entries; };
-    runCommand = name: env: text: derive name ({ inherit text; } // env);
+    linkFarm =
+      name: entries:
+      derive name {
+        names = builtins.attrNames entries;
+        paths = builtins.attrValues entries;
+      };
+    runCommand =
+      name: env: text:
+      derive name ({ inherit text; } // env);
     mkShell = { packages }: derive "shell" { inherit packages; };
     writeShellApplication =
       {

@@ -75,7 +75,11 @@ let
     mapAttrsToList = f: set: map (name: f name set.${name}) (attrNames set);
     concatMapAttrs = f: set: builtins.foldl' (a: b: a // b) { } (mapAttrsToList f set);
     recursiveUpdate =
-      a: b: a // builtins.mapAttrs (n: v: if isAttrs v && isAttrs (a.${n} or null) then recursiveUpdate a.${n} v else v) b;
+      a: b:
+      a
+      // builtins.mapAttrs (
+        n: v: if isAttrs v && isAttrs (a.${n} or null) then recursiveUpdate a.${n} v else v
+      ) b;
 
     # text
     optionalString = condition: text: if condition then text else "";
@@ -87,9 +91,13 @@ let
       in
       from >= 0 && substring from (-1) text == suffix;
     hasInfix = part: text: replaceStrings [ part ] [ "" ] text != text;
-    removePrefix = prefix: text: if hasPrefix prefix text then substring (stringLength prefix) (-1) text else text;
-    splitString = sep: text: filter isString (builtins.split (replaceStrings [ "." ] [ "\\." ] sep) text);
-    concatMapStringsSep = sep: f: list: concatStringsSep sep (map f list);
+    removePrefix =
+      prefix: text: if hasPrefix prefix text then substring (stringLength prefix) (-1) text else text;
+    splitString =
+      sep: text: filter isString (builtins.split (replaceStrings [ "." ] [ "\\." ] sep) text);
+    concatMapStringsSep =
+      sep: f: list:
+      concatStringsSep sep (map f list);
     concatMapStrings = f: list: concatStringsSep "" (map f list);
     toUpper = replaceStrings (characters letters) (characters "ABCDEFGHIJKLMNOPQRSTUVWXYZ");
     toLower = replaceStrings (characters "ABCDEFGHIJKLMNOPQRSTUVWXYZ") (characters letters);
@@ -107,9 +115,15 @@ let
     ];
     # a set of files is a list of paths here: enough to notice one that isn't there
     fileset = {
-      unions = map (path: if builtins.pathExists path then path else throw "fileset: ${toString path} does not exist");
+      unions = map (
+        path: if builtins.pathExists path then path else throw "fileset: ${toString path} does not exist"
+      );
       fileFilter = _keep: path: [ path ];
-      toSource = { root, fileset }: builtins.seq (length fileset) (builtins.seq (builtins.deepSeq fileset null) "${./.}/source-of-${baseNameOf root}");
+      toSource =
+        { root, fileset }:
+        builtins.seq (length fileset) (
+          builtins.seq (builtins.deepSeq fileset null) "${./.}/source-of-${baseNameOf root}"
+        );
     };
 
     # options and modules
@@ -136,5 +150,7 @@ let
     mkDefault = mkOverride 1000;
     mkForce = mkOverride 50;
   };
+  # With a checkout of nixpkgs at hand its own library is used, to see that both agree (tests/nix/run).
+  real = builtins.getEnv "PLASMA_NIXPKGS_LIB";
 in
-lib
+if real == "" then lib else (import (/. + real)).extend (_: _: { inherit (lib) fileset; })

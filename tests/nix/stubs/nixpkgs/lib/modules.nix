@@ -30,7 +30,10 @@ let
     inherit value;
     priority = 100;
   };
-  within = definition: value: { inherit value; inherit (definition) priority; };
+  within = definition: value: {
+    inherit value;
+    inherit (definition) priority;
+  };
   best =
     defs:
     let
@@ -77,7 +80,8 @@ let
     else
       [ d ];
   pushed =
-    defs: builtins.zipAttrsWith (_: all: all) (map (d: mapAttrs (_: within d) d.value) (concatMap push defs));
+    defs:
+    builtins.zipAttrsWith (_: all: all) (map (d: mapAttrs (_: within d) d.value) (concatMap push defs));
 
   checked =
     path: type: value:
@@ -147,7 +151,14 @@ let
         a: b:
         a
         // mapAttrs (
-          name: v: if a ? ${name} && !(is "option" v) && !(is "option" a.${name}) then join [ a.${name} v ] else v
+          name: v:
+          if a ? ${name} && !(is "option" v) && !(is "option" a.${name}) then
+            join [
+              a.${name}
+              v
+            ]
+          else
+            v
         ) b
       ) { };
       options = join (map (m: m.options) mods);
@@ -165,7 +176,12 @@ let
               throw "The option `${show (at name)}' was accessed but has no value defined."
             else
               merged (at name) type defs;
-          default = o: lib.optional (o ? default) { value = o.default; priority = 1500; };
+          default =
+            o:
+            lib.optional (o ? default) {
+              value = o.default;
+              priority = 1500;
+            };
         in
         if unknown != [ ] then
           throw "The option `${show (at (builtins.head unknown))}' does not exist."
@@ -180,7 +196,9 @@ let
           // (
             # at the top, which options are defined must not depend on what they are
             if path == [ ] then
-              mapAttrs (name: defs: if concatMap resolved defs == [ ] then { } else leaf name lib.types.anything defs) extra
+              mapAttrs (
+                name: defs: if concatMap resolved defs == [ ] then { } else leaf name lib.types.anything defs
+              ) extra
             else
               mapAttrs (name: leaf name lib.types.anything) (
                 lib.filterAttrs (_: defs: concatMap resolved defs != [ ]) extra

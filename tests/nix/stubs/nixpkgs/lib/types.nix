@@ -44,7 +44,9 @@ let
       head values
     else if all isPlain values then
       mapAttrs (name: defs: deep (path ++ [ name ]) (map (d: d.value) (best defs))) (
-        lib.filterAttrs (_: defs: defs != [ ]) (mapAttrs (_: concatMap resolved) (pushed (map define values)))
+        lib.filterAttrs (_: defs: defs != [ ]) (
+          mapAttrs (_: concatMap resolved) (pushed (map define values))
+        )
       )
     else if all isList values then
       builtins.concatLists values
@@ -71,11 +73,13 @@ let
     port = ints.between 0 65535;
     enum = values: simple "one of ${builtins.toJSON values}" (v: builtins.elem v values);
     strMatching =
-      pattern: simple "string matching the pattern ${pattern}" (v: isString v && builtins.match pattern v != null);
+      pattern:
+      simple "string matching the pattern ${pattern}" (v: isString v && builtins.match pattern v != null);
     nullOr =
       inner:
       type "null or ${inner.name}" (v: v == null || inner.check v) (
-        path: values: if all (v: v == null) values then null else inner.merge path (builtins.filter (v: v != null) values)
+        path: values:
+        if all (v: v == null) values then null else inner.merge path (builtins.filter (v: v != null) values)
       );
     listOf =
       inner:
