@@ -6,9 +6,10 @@
 
 use crate::servers::Server;
 use crate::{Settings, warm_up};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use api::etcdserverpb::kv_client::KvClient;
-use api::etcdserverpb::{PutRequest, RangeRequest};
+use api::etcdserverpb::maintenance_client::MaintenanceClient;
+use api::etcdserverpb::{PutRequest, RangeRequest, StatusRequest};
 use bytes::Bytes;
 use hdrhistogram::Histogram;
 use rand::rngs::SmallRng;
@@ -77,7 +78,7 @@ struct Tally {
 
 impl Load<'_> {
     pub(crate) async fn run(&self, server: &Server) -> Result<Round> {
-        let endpoints = server.endpoints();
+        let endpoints = leader_first(server.endpoints()).await?;
         let channels = connect(&endpoints, self.connections()).await?;
         let before = revision(&channels[0]).await?;
         let phase = Arc::new(AtomicU8::new(WARMING));
@@ -226,6 +227,20 @@ async fn connect(endpoints: &[String], connections: usize) -> Result<Vec<Channel
         channels.push(endpoint.connect().await?);
     }
     Ok(channels)
+}
+
+/// The leader's endpoint first: a lone client goes there, on every server alike.
+async fn leader_first(mut endpoints: Vec<String>) -> Result<Vec<String>> {
+    for place in 0..endpoints.len() {
+        let channel = Endpoint::from_shared(endpoints[place].clone())?.connect().await?;
+        let asked = MaintenanceClient::new(channel).status(StatusRequest::default()).await;
+        let status = asked?.into_inner();
+        if status.header.is_some_and(|header| header.member_id == status.leader) {
+            endpoints.rotate_left(place);
+            return Ok(endpoints);
+        }
+    }
+    bail!("no member of {endpoints:?} leads")
 }
 
 async fn revision(channel: &Channel) -> Result<i64> {
