@@ -6,6 +6,7 @@ use std::time::Duration;
 use api::raft as pb;
 use api::raft::change_request::Change;
 use openraft::ChangeMembers;
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, InitializeError, RaftError};
 use tokio::time::{Instant, timeout_at};
 
@@ -13,7 +14,7 @@ use crate::error::MembershipError as Error;
 use crate::machine::Machine;
 use crate::peers::{address, surely_not_received};
 use crate::propose::Patience;
-use crate::raft::Types;
+use crate::raft::{Types, count, count_of};
 use crate::shared::Shared;
 use crate::types::{Member, NodeId, NodeInfo, Status};
 use crate::wire;
@@ -77,7 +78,11 @@ impl<M: Machine> Shared<M> {
                     timeout_at(deadline, self.change_at(leader, change.clone())).await
                 };
                 match made {
-                    Ok(Ok(())) => return Ok(()),
+                    Ok(Ok(index)) => {
+                        // Whoever looks at the status here from now on finds the change.
+                        let _ = timeout_at(deadline, self.members_reach(index)).await;
+                        return Ok(());
+                    }
                     Ok(Err(Here::NotLeader)) => {}
                     Ok(Err(Here::Error(e))) => return Err(e),
                     Err(_) => return Err(Error::TimedOut(limit)),
@@ -90,7 +95,7 @@ impl<M: Machine> Shared<M> {
         }
     }
 
-    async fn change_at(&self, leader: NodeId, change: Change) -> Result<(), Here> {
+    async fn change_at(&self, leader: NodeId, change: Change) -> Result<u64, Here> {
         use pb::change_response::Outcome;
         let mut client = self.peers.client(leader).ok_or(Here::NotLeader)?;
         let request = pb::ChangeRequest {
@@ -99,7 +104,7 @@ impl<M: Machine> Shared<M> {
         };
         match client.change(request).await {
             Ok(response) => match response.into_inner().outcome {
-                Some(Outcome::Done(_)) => Ok(()),
+                Some(Outcome::Done(done)) => Ok(done.index),
                 Some(Outcome::Refused(_)) => Err(Here::NotLeader),
                 Some(Outcome::Error(e)) => Err(self.from_wire(e).into()),
                 None => Err(Error::LeaderChanged.into()),
@@ -115,7 +120,7 @@ impl<M: Machine> Shared<M> {
         let limit = self.options.request_timeout;
         let made = timeout_at(Instant::now() + limit, self.change_here(change)).await;
         let outcome = match made {
-            Ok(Ok(())) => Outcome::Done(pb::Done {}),
+            Ok(Ok(index)) => Outcome::Done(pb::Done { index }),
             Ok(Err(Here::NotLeader)) => Outcome::Refused(self.refusal(pb::refused::Why::NotLeader)),
             Ok(Err(Here::Error(e))) => Outcome::Error(to_wire(&e)),
             Err(_) => Outcome::Error(to_wire(&Error::TimedOut(limit))),
@@ -123,7 +128,7 @@ impl<M: Machine> Shared<M> {
         pb::ChangeResponse { outcome: Some(outcome) }
     }
 
-    async fn change_here(&self, change: Change) -> Result<(), Here> {
+    async fn change_here(&self, change: Change) -> Result<u64, Here> {
         let _one = self.changing.lock().await;
         if self.leader() != Some(self.me) {
             return Err(Here::NotLeader);
@@ -134,7 +139,7 @@ impl<M: Machine> Shared<M> {
             Change::AddLearner(node) => {
                 let info = wire::from_info(node.info.unwrap_or_default());
                 match status.member(node.id) {
-                    Some(known) if known.info == info => return Ok(()),
+                    Some(known) if known.info == info => return Ok(0),
                     Some(_) => return Err(Error::Exists(node.id).into()),
                     None => {}
                 }
@@ -162,19 +167,36 @@ impl<M: Machine> Shared<M> {
                 let info = wire::from_info(node.info.unwrap_or_default());
                 match status.member(node.id) {
                     None => return Err(Error::NotFound(node.id).into()),
-                    Some(known) if known.info == info => return Ok(()),
+                    Some(known) if known.info == info => return Ok(0),
                     Some(_) => {}
                 }
                 self.commit(ChangeMembers::SetNodes(BTreeMap::from([(node.id, info)]))).await
             }
-            Change::Transfer(to) => self.transfer_here(&status, to).await,
+            Change::Transfer(to) => self.transfer_here(&status, to).await.map(|()| 0),
         }
     }
 
-    async fn commit(&self, change: ChangeMembers<u64, NodeInfo>) -> Result<(), Here> {
+    /// Commits a change and returns the index of its entry. What is refused since another change,
+    /// or the leader's first entry, is not committed yet, is tried again until the caller's deadline.
+    async fn commit(&self, change: ChangeMembers<u64, NodeInfo>) -> Result<u64, Here> {
+        loop {
+            match self.try_commit(change.clone()).await {
+                Err(Here::Error(Error::InProgress)) => {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                Ok(index) => {
+                    self.members_reach(index).await;
+                    return Ok(index);
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn try_commit(&self, change: ChangeMembers<u64, NodeInfo>) -> Result<u64, Here> {
         type Failed = RaftError<Types, ClientWriteError<Types>>;
         match self.raft.change_membership(change, false).await {
-            Ok(_) => Ok(()),
+            Ok(response) => Ok(count(&response.log_id)),
             Err(Failed::APIError(e)) => Err(match e {
                 ClientWriteError::ForwardToLeader(_) => Here::NotLeader,
                 ClientWriteError::LogEntryDiscarded(_) => Error::LeaderChanged.into(),
@@ -185,6 +207,21 @@ impl<M: Machine> Shared<M> {
                 Some(ended) => ended.membership_error().into(),
                 None => Error::Failed(e.to_string()).into(),
             }),
+        }
+    }
+
+    /// Waits until the status of this node shows the members of that entry, or later ones.
+    async fn members_reach(&self, index: u64) {
+        let mut metrics = self.raft.server_metrics();
+        loop {
+            let known = metrics.borrow_and_update().committed_membership_config.clone();
+            if count_of(known.log_id().as_ref()) >= index {
+                return;
+            }
+            tokio::select! {
+                changed = metrics.changed() => if changed.is_err() { return },
+                () = self.stop.cancelled() => return,
+            }
         }
     }
 

@@ -43,10 +43,6 @@ impl Peers {
         self.table.write().insert(id, Peer { info: info.clone(), channel });
     }
 
-    pub(crate) fn info(&self, id: NodeId) -> Option<NodeInfo> {
-        self.table.read().get(&id).map(|p| p.info.clone())
-    }
-
     /// A client of the member, if it is known and could be dialed.
     pub(crate) fn client(&self, id: NodeId) -> Option<RaftClient<Channel>> {
         let known = {

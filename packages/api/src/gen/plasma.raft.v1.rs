@@ -368,7 +368,11 @@ pub mod change_response {
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Done {}
+pub struct Done {
+    /// The entry that holds the new members, 0 if there was nothing to change.
+    #[prost(uint64, tag = "1")]
+    pub index: u64,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ChangeError {
     #[prost(enumeration = "change_error::Kind", tag = "1")]
