@@ -15,7 +15,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::mark::{self, Found, Mark, MarkFile};
 use crate::range::is_empty;
-use crate::wal::{Sealed, cut_tail};
+use crate::wal::{Sealed, ascending, cut_tail};
 use crate::{
     Batch, Engine, EngineError, KeyRange, Order, Pair, Pairs, Snapshot, StorageBackend, check_key,
     failed,
@@ -60,6 +60,7 @@ const SPACES_KEY: &[u8] = b"spaces";
 const DROPPING_KEY: &[u8] = b"dropping";
 
 /// Opens or makes the engine in a folder, with these spaces. A space that is named anew is empty.
+/// What it finds is durable when this returns.
 ///
 /// The folder stays locked until the engine and all its snapshots and iterators are gone.
 pub fn open_fjall(
@@ -88,6 +89,14 @@ pub fn open_fjall(
     if let Some(what) = crate::manifest::damaged(&tables).map_err(io)? {
         return Err(corrupt(dir, what));
     }
+    let mut in_order = ascending(&tables).map_err(io)?;
+    if in_order == (true, false) {
+        cut_tail(&tables, mark).map_err(io)?;
+        in_order = ascending(&tables).map_err(io)?;
+    }
+    if in_order != (true, true) {
+        return Err(corrupt(dir, "its write-ahead files are out of order"));
+    }
     let sealed = Sealed::look(&tables).map_err(io)?;
     let db = match open_database(dir, &tables, &options) {
         Err(Opening::TornTail) => {
@@ -101,16 +110,21 @@ pub fn open_fjall(
     }
     let fjall = Fjall {
         dir: dir.into(),
-        db,
         options,
-        spaces: RwLock::default(),
-        structure: Mutex::new(()),
-        mark: Mutex::new((file, mark.map_or(0, |mark| mark.number))),
+        current: RwLock::new(Arc::new(View {
+            dir: dir.into(),
+            at: db.snapshot(),
+            spaces: Arc::default(),
+        })),
+        db,
+        writer: Mutex::new((file, 0)),
         written: AtomicBool::new(true),
     };
     // A panic in here is fjall tripping over damage.
     let opened = catch_unwind(AssertUnwindSafe(|| fjall.open_spaces(spaces, mark)));
     opened.unwrap_or_else(|_| Err(corrupt(dir, "its spaces cannot be read")))?;
+    // A killed process may have left writes that only the system's memory holds.
+    fjall.persist()?;
     Ok(Arc::new(fjall))
 }
 
@@ -154,11 +168,12 @@ struct Fjall {
     dir: PathBuf,
     db: Database,
     options: FjallOptions,
-    spaces: RwLock<Arc<Keyspaces>>,
-    /// Held while a space is dropped or ingested.
-    structure: Mutex<()>,
-    /// The file, and the number of the last persist.
-    mark: Mutex<(MarkFile, u64)>,
+    /// What readers see: the state between two writes. A snapshot that is taken while a batch is
+    /// being applied may show half of it, because fjall's flushes move the visible moment on.
+    current: RwLock<Arc<View>>,
+    /// Held by whoever changes anything, until `current` shows it: the file of the mark, and the
+    /// number of the last persist.
+    writer: Mutex<(MarkFile, u64)>,
     /// Whether anything was written since the last persist.
     written: AtomicBool,
 }
@@ -166,14 +181,14 @@ struct Fjall {
 impl Fjall {
     fn open_spaces(&self, spaces: &[&'static str], mark: Option<Mark>) -> Result<(), EngineError> {
         let own = HashMap::from([(OWN_SPACE, self.keyspace(OWN_SPACE)?)]);
-        *self.spaces.write() = Arc::new(own.clone());
+        self.show(own.clone());
         let found = self.get(OWN_SPACE, MARK_KEY)?.and_then(|bytes| Mark::decode(&bytes));
         let (found, wanted) = (found.map_or(0, |mark| mark.number), mark.map_or(0, |m| m.number));
         if found < wanted {
             let what = format!("persist {wanted} is missing, it ends with persist {found}");
             return Err(corrupt(&self.dir, what));
         }
-        self.mark.lock().1 = found;
+        self.writer.lock().1 = found;
 
         let had = self.get(OWN_SPACE, SPACES_KEY)?.unwrap_or_default();
         let dropping = self.get(OWN_SPACE, DROPPING_KEY)?;
@@ -188,7 +203,7 @@ impl Fjall {
             }
             keyspaces.insert(space, self.keyspace(space)?);
         }
-        *self.spaces.write() = Arc::new(keyspaces);
+        self.show(keyspaces);
         Ok(())
     }
 
@@ -198,18 +213,23 @@ impl Fjall {
         self.db.keyspace(space, options).map_err(|error| self.translate(error))
     }
 
-    fn view(&self) -> View {
-        // Under the lock, so that the spaces are those of the moment.
-        let spaces = self.spaces.read();
-        View { dir: self.dir.clone(), at: self.db.snapshot(), spaces: Arc::clone(&spaces) }
+    fn view(&self) -> Arc<View> {
+        Arc::clone(&self.current.read())
+    }
+
+    /// Lets readers see what was written. No batch may be under way.
+    fn show(&self, spaces: impl Into<Arc<Keyspaces>>) {
+        let view = View { dir: self.dir.clone(), at: self.db.snapshot(), spaces: spaces.into() };
+        *self.current.write() = Arc::new(view);
     }
 
     fn translate(&self, error: Error) -> EngineError {
         translate(&self.dir, error)
     }
 
+    /// Writes and shows a batch; the caller holds `writer`.
     fn commit(&self, batch: Batch) -> Result<(), EngineError> {
-        let spaces = Arc::clone(&self.spaces.read());
+        let spaces = Arc::clone(&self.view().spaces);
         let mut changes = self.db.batch();
         for change in batch.into_changes() {
             check_key(&change.key)?;
@@ -221,7 +241,9 @@ impl Fjall {
                 None => changes.remove(keyspace, change.key),
             }
         }
-        changes.commit().map_err(|error| self.translate(error))
+        changes.commit().map_err(|error| self.translate(error))?;
+        self.show(spaces);
+        Ok(())
     }
 }
 
@@ -340,12 +362,12 @@ impl Snapshot for View {
 
 impl StorageBackend for Fjall {
     fn write(&self, batch: Batch) -> Result<(), EngineError> {
+        let _writer = self.writer.lock();
         self.written.store(true, Ordering::Release);
         self.commit(batch)
     }
 
     fn get(&self, space: &str, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
-        // At a moment, so that a batch is seen whole or not at all.
         self.view().get(space, key)
     }
 
@@ -354,12 +376,12 @@ impl StorageBackend for Fjall {
     }
 
     fn snapshot(&self) -> Result<Arc<dyn Snapshot>, EngineError> {
-        Ok(Arc::new(self.view()))
+        Ok(self.view())
     }
 
     fn persist(&self) -> Result<(), EngineError> {
-        let mut mark = self.mark.lock();
-        let (file, number) = &mut *mark;
+        let mut writer = self.writer.lock();
+        let (file, number) = &mut *writer;
         if !self.written.swap(false, Ordering::AcqRel) {
             return Ok(());
         }
@@ -368,7 +390,7 @@ impl StorageBackend for Fjall {
         let salt = u128::from(random()) << 64 | u128::from(random());
         let next = Mark { number: *number, salt };
         let mut batch = Batch::new();
-        let names: Vec<&str> = self.spaces.read().keys().copied().collect();
+        let names: Vec<&str> = self.view().spaces.keys().copied().collect();
         batch.put(OWN_SPACE, SPACES_KEY, names.join("\0"));
         // The last change of the batch, because a torn tail is cut behind it.
         batch.put(OWN_SPACE, MARK_KEY, next.encode().to_vec());
@@ -382,7 +404,7 @@ impl StorageBackend for Fjall {
         space: &str,
         sorted: &mut dyn Iterator<Item = Result<Pair, EngineError>>,
     ) -> Result<(), EngineError> {
-        let _structure = self.structure.lock();
+        let _writer = self.writer.lock();
         self.written.store(true, Ordering::Release);
         let view = self.view();
         let keyspace = view.keyspace(space)?;
@@ -402,7 +424,9 @@ impl StorageBackend for Fjall {
             ingestion.write(key.clone(), value).map_err(failed)?;
             last = Some(key);
         }
-        ingestion.finish().map_err(failed)
+        ingestion.finish().map_err(failed)?;
+        self.show(Arc::clone(&view.spaces));
+        Ok(())
     }
 
     /// Costs as much as reading the range, but nothing for the whole space.
@@ -423,29 +447,26 @@ impl StorageBackend for Fjall {
     /// The tables, and what is still to become tables. The write-ahead files are not counted:
     /// they are made 64 MiB long and mostly hold nothing.
     fn disk_size(&self) -> u64 {
-        let spaces = Arc::clone(&self.spaces.read());
-        let tables: u64 = spaces.values().map(|keyspace| keyspace.disk_space()).sum();
+        let tables: u64 = self.view().spaces.values().map(|keyspace| keyspace.disk_space()).sum();
         tables + self.db.write_buffer_size()
     }
 
     fn drop_space(&self, space: &str) -> Result<(), EngineError> {
-        let _structure = self.structure.lock();
+        let _writer = self.writer.lock();
         self.written.store(true, Ordering::Release);
-        let known = self.spaces.read().get_key_value(space).map(|(name, old)| (*name, old.clone()));
-        let Some((name, old)) = known else {
+        let view = self.view();
+        let Some((name, old)) = view.spaces.get_key_value(space) else {
             return Err(EngineError::UnknownSpace(space.into()));
         };
         let mut batch = Batch::new();
-        batch.put(OWN_SPACE, DROPPING_KEY, name);
+        batch.put(OWN_SPACE, DROPPING_KEY, *name);
         self.commit(batch)?;
         self.db.persist(PersistMode::SyncData).map_err(|error| self.translate(error))?;
-        let mut spaces = self.spaces.write();
         // Not cleared but made anew: fjall replays a clear after what was ingested behind it.
-        self.db.delete_keyspace(old).map_err(|error| self.translate(error))?;
-        let mut replaced = Keyspaces::clone(&spaces);
+        self.db.delete_keyspace(old.clone()).map_err(|error| self.translate(error))?;
+        let mut replaced = Keyspaces::clone(&view.spaces);
         replaced.insert(name, self.keyspace(name)?);
-        *spaces = Arc::new(replaced);
-        drop(spaces);
+        self.show(replaced);
         let mut batch = Batch::new();
         batch.delete(OWN_SPACE, DROPPING_KEY);
         self.commit(batch)

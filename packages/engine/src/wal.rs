@@ -2,10 +2,11 @@
 //!
 //! It ends each at its first unreadable entry, cutting off what follows. That is right for what
 //! was not synced. For the rest it is damage: found by the mark in the newest file, and in the
-//! older ones, all synced when they were sealed, by their being cut.
+//! older ones, all synced when they were sealed, by their being cut. And its checksums leave out
+//! the batches' sequence numbers, which decide what is older: they must ascend.
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -52,6 +53,62 @@ impl Sealed {
             }
         }
         Ok(None)
+    }
+}
+
+/// Whether the sequence numbers of all batches ascend: in the sealed files, and in the newest one.
+pub(crate) fn ascending(dir: &Path) -> io::Result<(bool, bool)> {
+    let (mut last, mut sealed, mut newest) = (None, true, true);
+    for path in files(dir)? {
+        sealed &= newest;
+        newest = walk(BufReader::new(File::open(&path)?), &mut last)?;
+    }
+    Ok((sealed, newest))
+}
+
+/// Goes through the entries up to the first that is none.
+fn walk(mut file: impl BufRead, last: &mut Option<u64>) -> io::Result<bool> {
+    loop {
+        let mut tag = [0];
+        let skip = match read(&mut file, &mut tag)?.then_some(tag[0]) {
+            // The start of a batch: count, sequence number.
+            Some(1) => {
+                let mut start = [0; 12];
+                if !read(&mut file, &mut start)? {
+                    return Ok(true);
+                }
+                let number = u64::from_le_bytes(std::array::from_fn(|at| start[4 + at]));
+                if last.is_some_and(|last| last >= number) || number >= 1 << 62 {
+                    return Ok(false);
+                }
+                *last = Some(number);
+                0
+            }
+            // A change: kind, compression, keyspace, lengths of key, value, stored value.
+            Some(2) => {
+                let mut change = [0; 20];
+                if !read(&mut file, &mut change)? {
+                    return Ok(true);
+                }
+                let key = u16::from_le_bytes([change[10], change[11]]);
+                let value = u32::from_le_bytes(std::array::from_fn(|at| change[16 + at]));
+                u64::from(key) + u64::from(value)
+            }
+            Some(3) => BATCH_END as u64 - 1,
+            Some(4) => 8,
+            _ => return Ok(true),
+        };
+        if io::copy(&mut file.by_ref().take(skip), &mut io::sink())? < skip {
+            return Ok(true);
+        }
+    }
+}
+
+/// Fills the buffer; false at the end of the file.
+fn read(file: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
+    match file.read_exact(buffer) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        result => result.map(|()| true),
     }
 }
 

@@ -86,7 +86,8 @@ fn damage_to_what_was_persisted_is_never_a_wrong_value() {
     for file in files(&source) {
         let bytes = std::fs::read(&file).unwrap();
         let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
-        for _ in 0..8.min(end) {
+        let flips = if file.extension().is_some_and(|end| end == "jnl") { 60 } else { 8 };
+        for _ in 0..flips.min(end) {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let at = (random >> 33) as usize % end;
             let damaged = dir.path().join("damaged");

@@ -44,7 +44,7 @@ impl Default for Options {
 impl Options {
     fn check(&self) -> Result<(), JournalError> {
         let bytes = self.segment_bytes;
-        if bytes % PAGE != 0 || !(2 * PAGE..=1 << 30).contains(&bytes) {
+        if !bytes.is_multiple_of(PAGE) || !(2 * PAGE..=1 << 30).contains(&bytes) {
             let what = format!("segment_bytes = {bytes}: a multiple of 4096, from 8192 to 1 GiB");
             return Err(JournalError::Options(what));
         }

@@ -60,16 +60,14 @@ pub(crate) fn recover(disk: &dyn Disk, options: &Options) -> Result<Recovered, J
     }
     let live = found.split_off(&floor);
     let mut replay = Replay::default();
-    let mut expected = floor;
     let mut batch = live.first_key_value().map_or(1, |(_, first)| first.header.first_batch);
     let mut end = PAGE;
     let mut tail: Option<Frame> = None;
     let mut previous: Option<&Found> = None;
-    for (sequence, segment) in &live {
+    for (expected, (sequence, segment)) in (floor..).zip(&live) {
         if *sequence != expected {
             return Err(segment.corrupt(0, format!("the segment {expected} before it is missing")));
         }
-        expected += 1;
         if segment.header.first_batch != batch {
             let (damaged, at) = previous.map_or((segment, 0), |previous| (previous, end));
             let what = format!("batch {batch} is missing, but later ones were written");
@@ -147,7 +145,7 @@ fn survey(
         next_name = next_name.max(number.saturating_add(1));
         let file = disk.open(&name).map_err(failed("open", &name))?;
         let len = file.len().map_err(failed("read", &name))?;
-        if len < 2 * PAGE || len % PAGE != 0 {
+        if len < 2 * PAGE || !len.is_multiple_of(PAGE) {
             let what = "the file was cut".into();
             return Err(JournalError::Corrupt { file: name, offset: len, what });
         }

@@ -6,21 +6,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use journal::lossy::LossyDisk;
-use journal::{Disk, Journal, JournalError, Options};
+use journal::{Disk, Journal, JournalError, Options, Record};
 use model::{Model, Random, is_prefix, small};
 
-const CHAINS: u64 = 500;
+/// Disks, and lives of each. A soak sets `JOURNAL_CRASH_DISKS`.
+const DISKS: u64 = 500;
 const CRASHES: u64 = 20;
 
 #[test]
 fn nothing_acknowledged_is_lost_at_ten_thousand_crash_points() {
+    let disks = std::env::var("JOURNAL_CRASH_DISKS").ok().and_then(|disks| disks.parse().ok());
+    let disks = disks.unwrap_or(DISKS);
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed) as u64;
-                    if seed >= CHAINS {
+                    if seed >= disks {
                         break;
                     }
                     chain(seed);
@@ -41,11 +44,10 @@ fn chain(seed: u64) {
         let journal = open(&disk, &options, &mut random, seed, life);
         let found = Model::of(&journal);
         assert_eq!(found, durable, "seed {seed} life {life}: changed although nothing was written");
-        durable = live(journal, &disk, durable, &mut random, (seed, life));
+        let (acknowledged, pending) = live(journal, &disk, durable, &mut random, (seed, life));
         // What a killed process had written may be there or not; what is found now must stay.
         let journal = open(&disk, &options, &mut random, seed, life);
         let found = Model::of(&journal);
-        let Lived { acknowledged, pending } = LIVED.take();
         assert!(
             is_prefix(&acknowledged, &pending, &found),
             "seed {seed} life {life}: acknowledged {acknowledged:#?}\npending {pending:#?}\n\
@@ -57,24 +59,14 @@ fn chain(seed: u64) {
     }
 }
 
-#[derive(Default)]
-struct Lived {
-    acknowledged: Model,
-    pending: Vec<journal::Record>,
-}
-
-thread_local! {
-    static LIVED: std::cell::Cell<Lived> = std::cell::Cell::default();
-}
-
-/// Appends until the power goes; leaves behind what was acknowledged and what was not.
+/// Appends until the power goes; returns what was acknowledged, and the records that were not.
 fn live(
     journal: Journal,
     disk: &LossyDisk,
     durable: Model,
     random: &mut Random,
     at: (u64, u64),
-) -> Model {
+) -> (Model, Vec<Record>) {
     match random.below(10) {
         0 => disk.fail_sync_after(random.below(10)),
         1 => disk.limit_room(Some(random.below(30_000))),
@@ -126,8 +118,7 @@ fn live(
     for record in calls.concat() {
         model.apply(&record);
     }
-    LIVED.set(Lived { acknowledged: model.clone(), pending });
-    model
+    (model, pending)
 }
 
 /// The end of a life: the power goes, or just the process.

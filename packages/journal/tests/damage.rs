@@ -63,9 +63,9 @@ fn a_flip_of_any_byte_gives_an_error_or_cuts_the_last_write() {
     let (mut errors, mut named) = (0, BTreeSet::new());
     for name in &names {
         let bytes = disk.bytes(name);
-        for at in 0..bytes.len() {
+        for (at, byte) in bytes.iter().enumerate() {
             // All of the used bytes; of the zeros every sixteenth.
-            if bytes[at] == 0 && at % 16 != 3 {
+            if *byte == 0 && at % 16 != 3 {
                 continue;
             }
             let damaged = disk.copy(2);
