@@ -24,7 +24,7 @@
     useNetworkd = true;
     firewall.enable = true;
   };
-  # the installed system has the same address, since both derive the client's id from the card
+  # the client's id is the card, so that the machine gets the same lease however often it boots
   systemd.network.networks."10-boot" = {
     matchConfig.Type = "ether";
     networkConfig.DHCP = "yes";

@@ -16,9 +16,7 @@ let
     all-in-one = ../netboot/all-in-one.nix;
   };
   modules = image: [
-    inputs.self.nixosModules.bootserver
-    inputs.self.nixosModules.chainfire
-    inputs.self.nixosModules.firstboot
+    inputs.self.nixosModules.firstboot # also brings the binaries into pkgs
     image
     {
       plasma.inventory = inventory;

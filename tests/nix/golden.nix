@@ -26,8 +26,8 @@ let
     section "Unit" (
       {
         Description = service.description;
-        Wants = service.wants;
-        After = service.after;
+        Wants = service.wants or [ ];
+        After = service.after or [ ];
       }
       // service.unitConfig
     )
@@ -76,6 +76,14 @@ let
       ];
     }).config;
   first = flake.nixosConfigurations.${cluster.cluster.former}.config;
+  allInOne =
+    (flake.nixpkgs.lib.nixosSystem {
+      modules = [
+        flake.nixosModules.firstboot
+        ../../netboot/all-in-one.nix
+        { plasma.inventory = cluster; }
+      ];
+    }).config;
   packages = flake.packages.x86_64-linux;
 
   files = lib.concatMapAttrs (name: _: node name) flake.nixosConfigurations // {
@@ -84,6 +92,7 @@ let
     "units/bootserver.service" = unit "bootserver" boot.systemd.services.bootserver;
     "units/chainfire.service" = unit "chainfire" first.systemd.services.chainfire;
     "units/firstboot.service" = unit "firstboot" first.systemd.services.firstboot;
+    "units/plasma.service" = unit "plasma" allInOne.systemd.services.plasma;
     "netboot/all-in-one.ipxe" = packages.netboot-all-in-one-ipxe.text;
     "netboot/node.ipxe" = packages.netboot-node-ipxe.text;
     "outputs.json" = text.json {
