@@ -10,6 +10,9 @@ use parking_lot::Mutex;
 
 use super::entry::Entry;
 
+/// How many entries the hand passes over at a time.
+const GRACE: usize = 256;
+
 pub(super) struct Cache {
     budget: usize,
     clock: Mutex<Clock>,
@@ -36,14 +39,14 @@ impl Cache {
     ) {
         let mut clock = self.clock.lock();
         for entry in superseded {
-            if entry.drain() {
-                clock.bytes = clock.bytes.saturating_sub(entry.weight());
-                clock.dead += 1;
-            }
+            clock.release(&entry);
+            clock.dead += 1;
         }
         for entry in admitted {
-            clock.bytes += entry.weight();
-            clock.entries.push_back(entry);
+            if entry.is_cached() && !entry.count(true) {
+                clock.bytes += entry.weight();
+                clock.entries.push_back(entry);
+            }
         }
         clock.shrink(self.budget);
     }
@@ -60,18 +63,26 @@ impl Cache {
 }
 
 impl Clock {
+    fn release(&mut self, entry: &Entry) {
+        entry.drain();
+        if entry.count(false) {
+            self.bytes = self.bytes.saturating_sub(entry.weight());
+        }
+    }
+
     fn shrink(&mut self, budget: usize) {
-        // Twice around lets go of everything that nobody reads meanwhile.
-        let mut steps = 2 * self.entries.len();
-        while self.bytes > budget && steps > 0 {
-            steps -= 1;
+        // Entries read lately are passed over, but not so many that a reader waits for long.
+        let mut grace = GRACE;
+        while self.bytes > budget {
             let Some(entry) = self.entries.pop_front() else { break };
             if !entry.is_cached() {
+                self.release(&entry);
                 self.dead = self.dead.saturating_sub(1);
-            } else if entry.take_touched() {
+            } else if entry.take_touched() && grace > 0 {
+                grace -= 1;
                 self.entries.push_back(entry);
-            } else if entry.drain() {
-                self.bytes = self.bytes.saturating_sub(entry.weight());
+            } else {
+                self.release(&entry);
             }
         }
         // A key that is overwritten all the time leaves dead entries behind.

@@ -19,6 +19,8 @@ pub(super) struct Entry {
     pub(super) size: u32,
     /// Read since the cache last came by.
     touched: AtomicBool,
+    /// Whether the cache has counted it. Changed only under the cache's lock.
+    counted: AtomicBool,
     value: Mutex<Option<Bytes>>,
 }
 
@@ -43,6 +45,7 @@ impl Entry {
             lease: stamp.lease,
             size: value.len() as u32,
             touched: AtomicBool::new(false),
+            counted: AtomicBool::new(false),
             value: Mutex::new(Some(value)),
         }
     }
@@ -65,9 +68,14 @@ impl Entry {
         self.value.lock().replace(value).is_none()
     }
 
-    /// Takes the value out of memory; whether it was there.
-    pub(super) fn drain(&self) -> bool {
-        self.value.lock().take().is_some()
+    /// Takes the value out of memory.
+    pub(super) fn drain(&self) {
+        self.value.lock().take();
+    }
+
+    /// Notes whether the cache counts it; what it was before.
+    pub(super) fn count(&self, counted: bool) -> bool {
+        self.counted.swap(counted, Ordering::Relaxed)
     }
 
     /// Whether it was read since the last call.

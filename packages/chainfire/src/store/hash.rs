@@ -1,5 +1,6 @@
 //! Checksums that are equal on all members, however far each has given compacted space back.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::mvccpb::KeyValue;
@@ -9,7 +10,7 @@ use prost::Message;
 
 use super::StoreError;
 use super::layout::{self, Version};
-use super::state::{Shared, resolve};
+use super::state::Shared;
 
 /// A checksum over the history up to a revision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,12 +32,9 @@ const BUCKET: &[u8] = b"key";
 /// its 17-byte key and its encoded KeyValue. The versions are read in key order here and their
 /// checksums put together afterwards, so the memory taken is small.
 pub(super) fn hash_kv(shared: &Arc<Shared>, revision: i64) -> Result<HashKv, StoreError> {
-    let snapshot = shared.engine.snapshot()?;
-    let (current, compacted, spaces) = {
-        let state = shared.state.read();
-        (state.revision, state.compacted, state.spaces)
-    };
-    let upto = resolve(revision, current, compacted)?;
+    let (snapshot, (current, compacted, upto, spaces)) = shared.pin(|state| {
+        Ok((state.revision, state.compacted, state.resolve(revision)?, state.spaces))
+    })?;
 
     let mut pieces: Vec<(i64, u32, u32, usize)> = Vec::new();
     let mut settled = Bytes::new();
@@ -80,10 +78,27 @@ pub(super) fn hash_kv(shared: &Arc<Shared>, revision: i64) -> Result<HashKv, Sto
         pieces.push((revision, sub, crc32c::crc32c(&scratch), scratch.len()));
     }
     pieces.sort_unstable();
-    let hash = pieces.into_iter().fold(crc32c::crc32c(BUCKET), |hash, (_, _, crc, len)| {
-        crc32c::crc32c_combine(hash, crc, len)
-    });
+    let mut shifts = Shifts::default();
+    let hash = pieces
+        .into_iter()
+        .fold(crc32c::crc32c(BUCKET), |hash, (_, _, crc, len)| shifts.combine(hash, crc, len));
     Ok(HashKv { hash, hash_revision: upto, compact_revision: compacted, revision: current })
+}
+
+/// What appending so many bytes does to each bit of a checksum. Records have few lengths, and
+/// finding this out is what is slow about putting checksums together.
+#[derive(Default)]
+struct Shifts(BTreeMap<usize, [u32; 32]>);
+
+impl Shifts {
+    fn combine(&mut self, before: u32, crc: u32, len: usize) -> u32 {
+        let shift = self
+            .0
+            .entry(len)
+            .or_insert_with(|| std::array::from_fn(|bit| crc32c::crc32c_combine(1 << bit, 0, len)));
+        let set = (0..32).filter(|bit| before >> bit & 1 == 1);
+        set.fold(crc, |crc, bit| crc ^ shift[bit])
+    }
 }
 
 /// Over everything that is replicated.

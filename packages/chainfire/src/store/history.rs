@@ -7,7 +7,7 @@ use engine::{Order, Snapshot};
 
 use super::events::{event, grave};
 use super::layout::{self, EventRecord, Spaces, Version};
-use super::state::Shared;
+use super::state::{Shared, State};
 use super::{KeyRange, StoreError, past};
 
 /// How many events one call looks at, matching or not.
@@ -33,13 +33,10 @@ pub(super) fn events(
     limit: usize,
 ) -> Result<History, StoreError> {
     let from = from.max(1);
-    let (revision, compacted, spaces) = {
-        let state = shared.state.read();
-        (state.revision, state.compacted, state.spaces)
+    let check = |state: &State| {
+        if from < state.compacted { Err(StoreError::Compacted) } else { Ok(state.revision) }
     };
-    if from < compacted {
-        return Err(StoreError::Compacted);
-    }
+    let revision = check(&shared.state.read())?;
     let to = to.min(revision);
     if from > to {
         return Ok(History { events: Vec::new(), next: from });
@@ -49,17 +46,7 @@ pub(super) fn events(
         let recent = recent.iter().flat_map(|changes| changes.events.iter());
         return Ok(collect(recent, from, to, &wanted, limit));
     }
-    let snapshot = shared.engine.snapshot()?;
-    // Checked after the snapshot was taken: what it has is whole from here on.
-    {
-        let state = shared.state.read();
-        if from < state.compacted {
-            return Err(StoreError::Compacted);
-        }
-        if state.spaces != spaces {
-            return Ok(History { events: Vec::new(), next: from });
-        }
-    }
+    let (snapshot, spaces) = shared.pin(|state| check(state).map(|_| state.spaces))?;
     replay(snapshot.as_ref(), spaces, from, to, &wanted, limit)
 }
 
@@ -186,14 +173,9 @@ impl Page {
 pub(super) fn prev(shared: &Shared, event: &Event) -> Result<Option<KeyValue>, StoreError> {
     let Some(kv) = &event.kv else { return Ok(None) };
     let at = kv.mod_revision - 1;
-    let snapshot = shared.engine.snapshot()?;
-    let spaces = {
-        let state = shared.state.read();
-        if at < state.compacted {
-            return Ok(None);
-        }
-        state.spaces
-    };
+    let (snapshot, spaces) =
+        shared.pin(|state| Ok((at >= state.compacted).then_some(state.spaces)))?;
+    let Some(spaces) = spaces else { return Ok(None) };
     let entry = past::point(snapshot.as_ref(), spaces, &kv.key, at)?;
     Ok(entry.map(|entry| entry.pair(entry.cached().unwrap_or_default())))
 }

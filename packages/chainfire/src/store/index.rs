@@ -28,6 +28,8 @@ pub(super) struct Index {
 /// A part of the index as it was.
 #[derive(Default)]
 pub(super) struct Slice {
+    /// The only entry, where a single key was looked up.
+    single: Option<Arc<Entry>>,
     pieces: Vec<(Arc<Chunk>, Range<usize>)>,
     /// Keys in the whole range, also those that were not asked for.
     pub(super) count: usize,
@@ -35,19 +37,22 @@ pub(super) struct Slice {
 
 impl Slice {
     pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &Arc<Entry>> {
-        self.pieces.iter().flat_map(|(chunk, range)| &chunk[range.clone()])
+        let pieces = self.pieces.iter().flat_map(|(chunk, range)| &chunk[range.clone()]);
+        self.single.iter().chain(pieces)
     }
 
-    pub(super) fn of(entry: Option<&Arc<Entry>>) -> Slice {
-        match entry {
-            Some(entry) => Slice { pieces: vec![(Arc::new(vec![entry.clone()]), 0..1)], count: 1 },
-            None => Slice::default(),
-        }
+    /// The entry, if a single key was looked up and found.
+    pub(super) fn single(&self) -> Option<&Arc<Entry>> {
+        self.single.as_ref()
+    }
+
+    pub(super) fn of(entry: Option<Arc<Entry>>) -> Slice {
+        Slice { count: usize::from(entry.is_some()), single: entry, pieces: Vec::new() }
     }
 
     pub(super) fn from_list(list: Vec<Arc<Entry>>, count: usize) -> Slice {
         let all = 0..list.len();
-        Slice { pieces: vec![(Arc::new(list), all)], count }
+        Slice { single: None, pieces: vec![(Arc::new(list), all)], count }
     }
 }
 
@@ -87,7 +92,7 @@ impl Index {
     /// The range: at least the first `want` entries of it, and how many there are.
     pub(super) fn slice(&self, range: &KeyRange, want: usize) -> Slice {
         if let Some(key) = range.point() {
-            return Slice::of(self.get(key));
+            return Slice::of(self.get(key).cloned());
         }
         let mut slice = Slice::default();
         if range.is_empty() {

@@ -1,5 +1,6 @@
 //! The state machine that consensus drives.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -16,7 +17,7 @@ use super::compact::{self, Compactor};
 use super::entry::Entry;
 use super::events::{Before, Changes, Ring, event, grave};
 use super::layout::{self, EventRecord, META, Replaced, Spaces, Version};
-use super::snapshot::{Pack, SpacePairs, Unpack};
+use super::snapshot::{SpacePairs, Unpack};
 use super::state::{Shared, StoreOptions, load};
 use super::{Reader, StoreError};
 
@@ -25,6 +26,8 @@ pub struct Store {
     shared: Arc<Shared>,
     options: StoreOptions,
     group: GroupId,
+    /// Consensus' marks as they stand in the engine.
+    marks: BTreeMap<Bytes, Bytes>,
     compactor: Compactor,
 }
 
@@ -72,7 +75,13 @@ impl Store {
         let compactor = Compactor::start(&shared)
             .map_err(|error| StoreError::Engine(format!("no thread for compaction: {error}")))?;
         let reader = Reader { shared: shared.clone() };
-        Ok((Store { shared, options, group, compactor }, reader))
+        let mut marks = BTreeMap::new();
+        for key in consensus::mark_keys(group) {
+            if let Some(value) = shared.engine.get(META, &key)? {
+                marks.insert(key, value);
+            }
+        }
+        Ok((Store { shared, options, group, marks, compactor }, reader))
     }
 
     /// Another reader.
@@ -250,13 +259,7 @@ impl Machine for Store {
     type Response = Outcome;
 
     fn applied(&self) -> Applied {
-        match Applied::read(self.shared.engine.as_ref(), self.group) {
-            Ok(applied) => applied,
-            Err(error) => {
-                tracing::error!(%error, "could not read how far the store is");
-                Applied::default()
-            }
-        }
+        Applied::from_lookup(self.group, |key| self.marks.get(key).cloned())
     }
 
     fn apply(
@@ -265,13 +268,17 @@ impl Machine for Store {
         requests: &[Bytes],
         mark: Mark,
     ) -> Result<Vec<Outcome>, Fatal> {
-        self.run(requests, |batch| mark.put(batch))
+        let outcomes = self.run(requests, |batch| mark.put(batch))?;
+        self.keep(mark);
+        Ok(outcomes)
     }
 
     fn mark(&mut self, mark: Mark) -> Result<(), Fatal> {
         let mut batch = engine::Batch::new();
         mark.put(&mut batch);
-        Ok(self.shared.engine.write(batch)?)
+        self.shared.engine.write(batch)?;
+        self.keep(mark);
+        Ok(())
     }
 
     fn persist(&mut self) -> Result<Persist, Fatal> {
@@ -280,8 +287,7 @@ impl Machine for Store {
     }
 
     fn snapshot(&mut self) -> Result<Box<dyn SnapshotSource>, Fatal> {
-        let spaces = self.shared.state.read().spaces;
-        Ok(Box::new(Pack::new(self.shared.engine.snapshot()?, spaces)))
+        Ok(Box::new(self.reader().snapshot().map_err(Fatal::new)?))
     }
 
     fn install(
@@ -289,11 +295,17 @@ impl Machine for Store {
         chunks: &mut dyn Iterator<Item = Result<Bytes, Fatal>>,
         mark: Mark,
     ) -> Result<(), Fatal> {
-        self.replace(chunks, |batch| mark.put(batch))
+        self.replace(chunks, |batch| mark.put(batch))?;
+        self.keep(mark);
+        Ok(())
     }
 }
 
 impl Store {
+    fn keep(&mut self, mark: Mark) {
+        self.marks.extend(mark.pairs().iter().cloned());
+    }
+
     /// Fills the generation that is not in use, then switches to it. A crash before the switch
     /// leaves the old state, one after it the new one.
     pub(super) fn replace(
@@ -329,9 +341,11 @@ impl Store {
         shared.cache.clear();
         shared.cache.turn(loaded.cached, []);
         shared.in_use.store(loaded.in_use, Ordering::Relaxed);
-        *shared.state.write() = loaded.state;
+        let before = std::mem::replace(&mut *shared.state.write(), loaded.state);
         compact::publish(&shared.removed, loaded.removed);
         shared.ring.clear();
+        // Freeing millions of keys takes a while: not under the lock.
+        drop(before);
         for space in old.all() {
             engine.drop_space(space)?;
         }

@@ -38,6 +38,7 @@ mod overlay;
 mod past;
 mod range;
 mod reader;
+mod recent;
 mod snapshot;
 mod state;
 mod txn;

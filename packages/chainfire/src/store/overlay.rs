@@ -58,46 +58,62 @@ impl Overlay {
         want: usize,
     ) -> Slice {
         if let Some(key) = range.point() {
-            return Slice::of(self.get(index, key, revision).as_ref());
+            return Slice::of(self.get(index, key, revision));
         }
-        let mut count = 0_isize;
         let mut touched = Vec::new();
         for (key, versions) in self.0.range::<[u8], _>(range.bounds()) {
-            let Some(written) = at(versions, revision) else { continue };
-            count += isize::from(written.live.is_some());
-            count -= isize::from(index.get(key).is_some());
-            touched.push((key, &written.live));
+            if let Some(written) = at(versions, revision) {
+                let there = index.get(key).is_some();
+                touched.push(Touched { key: key.clone(), there, live: written.live.clone() });
+            }
         }
         // Each touched key can take at most one of the base's away.
         let base = index.slice(range, want.saturating_add(touched.len()));
-        if touched.is_empty() {
-            return base;
-        }
-        let count = base.count.saturating_add_signed(count);
-        let mut list = Vec::with_capacity(count.min(want));
-        let mut touched = touched.into_iter().peekable();
-        let mut base = base.iter().peekable();
-        while list.len() < want {
-            let take_base = match (base.peek(), touched.peek()) {
-                (None, None) => break,
-                (Some(_), None) => true,
-                (None, Some(_)) => false,
-                (Some(entry), Some((key, _))) => {
-                    if &entry.key == *key {
-                        base.next();
-                        continue;
-                    }
-                    &entry.key < *key
-                }
-            };
-            if take_base {
-                list.extend(base.next().cloned());
-            } else if let Some((_, live)) = touched.next() {
-                list.extend(live.clone());
-            }
-        }
-        Slice::from_list(list, count)
+        merge(base, touched, want)
     }
+}
+
+/// A key whose state differs from the base's.
+pub(super) struct Touched {
+    pub(super) key: Bytes,
+    /// Whether the base has it.
+    pub(super) there: bool,
+    pub(super) live: Option<Arc<Entry>>,
+}
+
+/// The base with the touched keys of the range, in key order, in place of its own. The base must
+/// hold as many entries as are wanted and touched keys.
+pub(super) fn merge(base: Slice, touched: Vec<Touched>, want: usize) -> Slice {
+    if touched.is_empty() {
+        return base;
+    }
+    let mut count = base.count;
+    for key in &touched {
+        count = count + usize::from(key.live.is_some()) - usize::from(key.there);
+    }
+    let mut list = Vec::with_capacity(count.min(want));
+    let mut touched = touched.into_iter().peekable();
+    let mut base = base.iter().peekable();
+    while list.len() < want {
+        let take_base = match (base.peek(), touched.peek()) {
+            (None, None) => break,
+            (Some(_), None) => true,
+            (None, Some(_)) => false,
+            (Some(entry), Some(touched)) => {
+                if entry.key == touched.key {
+                    base.next();
+                    continue;
+                }
+                entry.key < touched.key
+            }
+        };
+        if take_base {
+            list.extend(base.next().cloned());
+        } else if let Some(touched) = touched.next() {
+            list.extend(touched.live);
+        }
+    }
+    Slice::from_list(list, count)
 }
 
 fn at(versions: &[Written], revision: i64) -> Option<&Written> {

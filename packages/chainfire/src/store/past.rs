@@ -28,7 +28,7 @@ pub(super) fn slice(
 ) -> Result<Slice, StoreError> {
     if let Some(key) = range.point() {
         let entry = point(snapshot, spaces, key, revision)?;
-        return Ok(Slice::of(entry.as_ref()));
+        return Ok(Slice::of(entry));
     }
     if range.is_empty() {
         return Ok(Slice::default());

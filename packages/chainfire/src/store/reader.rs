@@ -18,6 +18,7 @@ use super::history::{self, History};
 use super::index::Slice;
 use super::layout::Spaces;
 use super::lease::LeaseInfo;
+use super::recent::Recent;
 use super::snapshot::Pack;
 use super::state::{Shared, State};
 use super::txn::{self, Path};
@@ -78,14 +79,16 @@ impl Reader {
         at: i64,
         want: usize,
     ) -> Result<(Slice, i64, Spaces), StoreError> {
-        // The snapshot first: if the revision is not compacted afterwards, the snapshot has it.
-        let snapshot = self.shared.engine.snapshot()?;
-        let (revision, spaces) = {
-            let state = self.shared.state.read();
+        let (snapshot, (revision, spaces, recent)) = self.shared.pin(|state| {
             state.resolve(at)?;
-            (state.revision, state.spaces)
+            let recent = Recent::find(state, &self.shared.ring, keys, at, want);
+            Ok((state.revision, state.spaces, recent))
+        })?;
+        let slice = match recent {
+            Some(recent) => recent.slice(snapshot.as_ref(), spaces, at, want)?,
+            None => past::slice(snapshot.as_ref(), spaces, keys, at, want)?,
         };
-        Ok((past::slice(snapshot.as_ref(), spaces, keys, at, want)?, revision, spaces))
+        Ok((slice, revision, spaces))
     }
 
     /// A transaction that can write nothing ([`check::is_read_only`]), all at one revision.
@@ -272,8 +275,8 @@ impl Reader {
 
     /// A consistent copy of everything as chunks of bounded size with checksums, for a backup.
     pub fn snapshot(&self) -> Result<Pack, StoreError> {
-        let spaces = self.shared.state.read().spaces;
-        Ok(Pack::new(self.shared.engine.snapshot()?, spaces))
+        let (snapshot, spaces) = self.shared.pin(|state| Ok(state.spaces))?;
+        Ok(Pack::new(snapshot, spaces))
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
-use engine::{Engine, Order};
+use engine::{Engine, Order, Snapshot};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
@@ -80,6 +80,19 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// Looks at the state together with a view of the engine that is of the same moment: whatever
+    /// is not compacted in the state is whole in the view.
+    pub(super) fn pin<T>(
+        &self,
+        look: impl FnOnce(&State) -> Result<T, StoreError>,
+    ) -> Result<(Arc<dyn Snapshot>, T), StoreError> {
+        // Versions are removed, and generations emptied, only after a change of the state, which
+        // must wait for this lock.
+        let state = self.state.read();
+        let seen = look(&state)?;
+        Ok((self.engine.snapshot()?, seen))
+    }
+
     pub(super) fn values(&self, spaces: Spaces) -> Values<'_> {
         Values { engine: self.engine.as_ref(), spaces, cache: &self.cache }
     }

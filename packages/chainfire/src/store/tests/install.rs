@@ -71,6 +71,27 @@ fn an_installed_snapshot_is_the_other_store() {
 }
 
 #[test]
+fn a_snapshot_installed_on_disk_is_there_after_closing() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || {
+        let options = engine::FjallOptions::default();
+        let engine = engine::open_fjall(dir.path(), &Store::SPACES, options).unwrap();
+        Bench::on(engine, StoreOptions::default())
+    };
+    let mut to = open();
+    to.put("old", "1");
+    for seed in [3, 4] {
+        let mut from = busy(seed);
+        let chunks = chunks(&mut from);
+        install(&mut to, &chunks).unwrap();
+        assert_same(&from, &to);
+        drop(to);
+        to = open();
+        assert_same(&from, &to);
+    }
+}
+
+#[test]
 fn chunks_may_be_cut_anywhere_on_the_way() {
     let mut from = busy(5);
     let whole: Vec<u8> = chunks(&mut from).concat();

@@ -6,6 +6,7 @@ mod model;
 mod random;
 mod reads;
 mod script;
+mod speed;
 mod traps;
 mod txns;
 mod watching;

@@ -76,9 +76,13 @@ fn check_events(bench: &Bench, model: &Model, from: i64, to: i64) {
 }
 
 fn play(seed: u64, entries: usize, options: StoreOptions) {
+    let engine = Arc::new(engine::Memory::new(&Store::SPACES));
+    play_on(engine, seed, entries, options);
+}
+
+fn play_on(engine: engine::Engine, seed: u64, entries: usize, options: StoreOptions) {
     let mut dice = Dice::new(seed);
     let mut model = Model::new();
-    let engine = Arc::new(engine::Memory::new(&Store::SPACES));
     let mut bench = Bench::on(engine, options);
     let mut follow = bench.reader.subscribe();
     let mut seen = 0;
@@ -134,6 +138,16 @@ fn answers_are_the_models_with_little_memory() {
 fn answers_are_the_models_with_everything_cached() {
     for seed in 100..=115 {
         play(seed, 150, StoreOptions::default());
+    }
+}
+
+#[test]
+fn answers_are_the_models_on_disk() {
+    for seed in 200..=203 {
+        let dir = tempfile::tempdir().unwrap();
+        let options = engine::FjallOptions::default();
+        let engine = engine::open_fjall(dir.path(), &Store::SPACES, options).unwrap();
+        play_on(engine, seed, 100, tight());
     }
 }
 
