@@ -17,6 +17,7 @@ use crate::propose::Patience;
 use crate::raft::{Types, count, count_of};
 use crate::shared::Shared;
 use crate::types::{Member, NodeId, NodeInfo, Status};
+use crate::unbroken::unbroken;
 use crate::wire;
 
 /// Why a change was not made on this node.
@@ -37,12 +38,22 @@ impl<M: Machine> Shared<M> {
         if let Some(ended) = self.ended() {
             return Err(ended.membership_error());
         }
-        match self.raft.initialize(BTreeMap::from([(self.me, me)])).await {
+        let (raft, members) = (self.raft.clone(), BTreeMap::from([(self.me, me)]));
+        match unbroken(async move { raft.initialize(members).await }).await {
             Ok(()) => {}
             Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {
-                if self.status().member(self.me).is_none() {
-                    return Err(Error::Formed);
-                }
+                // Ask the core: right after a start the metrics do not know the log yet. Nor is
+                // there anything to wait for: a node that is a member already may be one of many,
+                // whose leader cannot reach it before the caller serves.
+                let me = self.me;
+                let here = self.raft.with_raft_state(move |state| {
+                    state.membership_state.effective().membership().get_node(&me).is_some()
+                });
+                return match here.await {
+                    Ok(true) => Ok(()),
+                    Ok(false) => Err(Error::Formed),
+                    Err(e) => Err(Error::Failed(e.to_string())),
+                };
             }
             Err(RaftError::APIError(e)) => return Err(Error::Failed(e.to_string())),
             Err(RaftError::Fatal(e)) => return Err(Error::Failed(e.to_string())),
@@ -195,7 +206,8 @@ impl<M: Machine> Shared<M> {
 
     async fn try_commit(&self, change: ChangeMembers<u64, NodeInfo>) -> Result<u64, Here> {
         type Failed = RaftError<Types, ClientWriteError<Types>>;
-        match self.raft.change_membership(change, false).await {
+        let raft = self.raft.clone();
+        match unbroken(async move { raft.change_membership(change, false).await }).await {
             Ok(response) => Ok(count(&response.log_id)),
             Err(Failed::APIError(e)) => Err(match e {
                 ClientWriteError::ForwardToLeader(_) => Here::NotLeader,
@@ -240,7 +252,9 @@ impl<M: Machine> Shared<M> {
             );
         }
         self.check_caught_up(status, member)?;
-        if self.raft.trigger().transfer_leader(to).await.is_err() {
+        let raft = self.raft.clone();
+        let asked = unbroken(async move { raft.trigger().transfer_leader(to).await });
+        if asked.await.is_err() {
             return Err(Error::Stopped.into());
         }
         // Somebody else may win: then this was no transfer.
