@@ -9,7 +9,12 @@
 let
   inherit (import ../nix/text.nix { inherit lib; }) json;
   inherit (import ../nix/hardening.nix { inherit lib; }) harden;
-  locked = harden { };
+  locked = harden {
+    ProcSubset = {
+      to = "all";
+      because = "/proc/net says who holds a port that is taken, and /proc/stat when the machine booted";
+    };
+  };
   stateDir = "/var/lib/plasma";
 in
 {

@@ -11,7 +11,12 @@ let
   inherit (import ../../nix/text.nix { inherit lib; }) json toml;
   inventory = import ../../nix/inventory.nix { inherit lib; };
   inherit (import ../../nix/hardening.nix { inherit lib; }) harden;
-  locked = harden { };
+  locked = harden {
+    ProcSubset = {
+      to = "all";
+      because = "/proc/stat has the boot time, of which the metric process_start_time_seconds is made";
+    };
+  };
   port = lib.toInt (lib.last (lib.splitString ":" cfg.settings.listen));
   days = mkOption {
     type = types.ints.between 1 3650;

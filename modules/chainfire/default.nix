@@ -10,7 +10,12 @@ let
   inherit (lib) mkOption types;
   inherit (import ../../nix/text.nix { inherit lib; }) toml;
   inherit (import ../../nix/hardening.nix { inherit lib; }) harden;
-  locked = harden { };
+  locked = harden {
+    ProcSubset = {
+      to = "all";
+      because = "/proc/stat has the boot time, of which the metric process_start_time_seconds is made";
+    };
+  };
 
   credentials = "/run/credentials/chainfire.service";
   stateDir = lib.removePrefix "/var/lib/" cfg.dataDir;
