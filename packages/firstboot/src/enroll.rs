@@ -73,6 +73,7 @@ pub(crate) fn probe_keys(settings: &Settings) -> Result<Probe, Fault> {
 
 /// Makes the keys that are missing. A key that is there stays: it is the node's identity.
 pub(crate) fn make_keys(settings: &Settings) -> Result<(), Fault> {
+    files::make_private_folder(&settings.identity_dir())?;
     for holder in HOLDERS {
         let path = key_path(settings, holder);
         if !path.exists() {

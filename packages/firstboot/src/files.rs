@@ -1,7 +1,8 @@
 //! Files of the state folder, the lock on it, and the ledger as people read it.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
 use fault::{Fault, Kind};
@@ -28,7 +29,19 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), Fault> {
 }
 
 fn make_folder(folder: &Path) -> Result<(), Fault> {
-    fs::create_dir_all(folder)
+    make(folder, 0o755)
+}
+
+/// A folder that only the agent's user may look into.
+pub(crate) fn make_private_folder(folder: &Path) -> Result<(), Fault> {
+    make(folder, 0o700)
+}
+
+fn make(folder: &Path, mode: u32) -> Result<(), Fault> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(folder)
         .map_err(|error| state_fault(format!("cannot make {}: {error}", folder.display())))
 }
 
