@@ -24,6 +24,8 @@ use crate::{codes, ports};
 const BOOTSERVER_PATIENCE: Duration = Duration::from_secs(30);
 /// Time for processes of a supervisor that was killed to notice it and stop.
 const ORPHAN_PATIENCE: Duration = Duration::from_secs(20);
+/// A token that ends sooner is replaced.
+const TOKEN_MARGIN: Duration = Duration::from_secs(120);
 const DEFAULT_NODES: usize = 3;
 
 /// A cloud that this process supervises.
@@ -204,11 +206,24 @@ impl Node {
         let dir = self.home.node_dir(&self.name);
         std::fs::create_dir_all(&dir).map_err(|e| folder("create", &dir, &e))?;
         write_file(&self.settings_path(), self.settings().as_bytes(), 0o600)?;
-        if !self.has_certificate() {
+        if !self.has_certificate() && !self.has_fresh_token().await? {
             let minted = self.operator.mint(&self.name, None).await?;
             write_file(&dir.join("join-token"), minted.token.as_bytes(), 0o600)?;
         }
         Ok(())
+    }
+
+    /// Whether the token of an earlier start can still be spent: a node that fails for days must
+    /// not fill the boot server's book.
+    async fn has_fresh_token(&self) -> Result<bool, Fault> {
+        let path = self.home.node_dir(&self.name).join("join-token");
+        let Ok(token) = std::fs::read_to_string(path) else { return Ok(false) };
+        let id = token.split('.').next().unwrap_or_default();
+        let soon = (time::OffsetDateTime::now_utc() + TOKEN_MARGIN).unix_timestamp();
+        let fresh = |t: &bootserver::wire::TokenInfo| {
+            t.id == id && t.state == "fresh" && i64::try_from(t.expires).is_ok_and(|e| e > soon)
+        };
+        Ok(self.operator.tokens().await?.tokens.iter().any(fresh))
     }
 
     fn has_certificate(&self) -> bool {
