@@ -51,6 +51,10 @@ pub fn init(service: &'static str, log: &LogSettings) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Libraries whose `info` is for their own developers.
+const QUIET: &str = "openraft=warn,fjall=warn,lsm_tree=warn,h2=warn,hyper=warn,hyper_util=warn,\
+                     rustls=warn,tower=warn";
+
 /// The filter of the settings, unless the environment has one; libraries that talk too much at
 /// `info` are kept to warnings unless named.
 fn filter(level: &str, rust_log: Option<&str>) -> Result<EnvFilter, Fault> {
@@ -73,7 +77,8 @@ fn filter(level: &str, rust_log: Option<&str>) -> Result<EnvFilter, Fault> {
             return Err(refuse(format!("{level:?} is no level")));
         }
     }
-    EnvFilter::builder().parse(text).map_err(|e| refuse(e.to_string()))
+    let all = format!("{QUIET},{text}");
+    EnvFilter::builder().parse(all).map_err(|e| refuse(e.to_string()))
 }
 
 fn subscriber<W>(
