@@ -20,6 +20,7 @@ mod spool;
 mod standing;
 mod thread;
 mod types;
+mod unbroken;
 mod wire;
 
 pub use error::{ConsensusError, Fatal, MembershipError, ProposeError, ReadError};

@@ -161,8 +161,11 @@ impl<M: Machine> Shared<M> {
                 if member.voter {
                     return Err(Error::NotLearner(id).into());
                 }
-                self.check_caught_up(&status, member)?;
-                self.check_quorum(&status, |m| m.voter || m.id == id)?;
+                self.judge(|status, asked| {
+                    self.caught_up(status, id)?;
+                    self.quorum(status, asked, |m| m.voter || m.id == id)
+                })
+                .await?;
                 self.commit(ChangeMembers::AddVoterIds(BTreeSet::from([id]))).await
             }
             Change::Remove(id) => {
@@ -171,7 +174,8 @@ impl<M: Machine> Shared<M> {
                 if !member.voter {
                     return self.commit(ChangeMembers::RemoveNodes(ids)).await;
                 }
-                self.check_quorum(&status, |m| m.voter && m.id != id)?;
+                self.judge(|status, asked| self.quorum(status, asked, |m| m.voter && m.id != id))
+                    .await?;
                 self.commit(ChangeMembers::RemoveVoters(ids)).await
             }
             Change::Update(node) => {
@@ -246,12 +250,14 @@ impl<M: Machine> Shared<M> {
             return Err(Error::NotVoter(to).into());
         }
         // A leader that hands over takes no proposals, so it must not wait for a dead one.
-        if !self.alive(member) {
-            return Err(
-                Error::Quorum(format!("member {} does not answer", member.info.name)).into()
-            );
-        }
-        self.check_caught_up(status, member)?;
+        self.judge(|status, asked| {
+            self.caught_up(status, to)?;
+            match status.member(to).is_some_and(|m| self.answered(m, asked)) {
+                true => Ok(()),
+                false => Err(Error::Quorum(format!("member {} does not answer", member.info.name))),
+            }
+        })
+        .await?;
         let raft = self.raft.clone();
         let asked = unbroken(async move { raft.trigger().transfer_leader(to).await });
         if asked.await.is_err() {
@@ -271,18 +277,40 @@ impl<M: Machine> Shared<M> {
         }
     }
 
-    fn check_caught_up(&self, status: &Status, member: &Member) -> Result<(), Error> {
-        let matched = member.matched.unwrap_or(0);
+    /// Waits until a judgement on the members is good, for a moment: a new leader, or one that
+    /// has just lost a member, must hear from the others first. `asked` is when the change was.
+    async fn judge(
+        &self,
+        judge: impl Fn(&Status, std::time::Instant) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let asked = std::time::Instant::now();
+        loop {
+            let verdict = judge(&self.status(), asked);
+            let hopeless = matches!(&verdict, Err(Error::NotReady { matched, .. }) if *matched > 0);
+            if verdict.is_ok() || hopeless || asked.elapsed() > self.options.election_min {
+                return verdict;
+            }
+            tokio::time::sleep(self.options.heartbeat / 4).await;
+        }
+    }
+
+    fn caught_up(&self, status: &Status, id: NodeId) -> Result<(), Error> {
+        let matched = status.member(id).and_then(|m| m.matched).unwrap_or(0);
         if matched > 0 && matched + self.options.promote_lag >= status.last_index {
             return Ok(());
         }
-        Err(Error::NotReady { id: member.id, matched, last: status.last_index })
+        Err(Error::NotReady { id, matched, last: status.last_index })
     }
 
-    /// Whether those who would vote afterwards have a majority that answers now.
-    fn check_quorum(&self, status: &Status, votes: impl Fn(&Member) -> bool) -> Result<(), Error> {
+    /// Whether those who would vote afterwards have a majority that has answered since.
+    fn quorum(
+        &self,
+        status: &Status,
+        since: std::time::Instant,
+        votes: impl Fn(&Member) -> bool,
+    ) -> Result<(), Error> {
         let voters: Vec<&Member> = status.members.iter().filter(|m| votes(m)).collect();
-        let alive = voters.iter().filter(|m| self.alive(m)).count();
+        let alive = voters.iter().filter(|m| self.answered(m, since)).count();
         if voters.is_empty() {
             return Err(Error::Quorum("no voter would be left".into()));
         }
@@ -292,9 +320,8 @@ impl<M: Machine> Shared<M> {
         Ok(())
     }
 
-    fn alive(&self, member: &Member) -> bool {
-        member.id == self.me
-            || member.last_ack.is_some_and(|at| at.elapsed() < self.options.election_max)
+    fn answered(&self, member: &Member, since: std::time::Instant) -> bool {
+        member.id == self.me || member.last_ack.is_some_and(|at| at >= since)
     }
 
     fn from_wire(&self, e: pb::ChangeError) -> Error {

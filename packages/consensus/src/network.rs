@@ -129,10 +129,16 @@ impl Link {
         })
     }
 
-    async fn open_pipeline<S>(&self, input: S) -> Result<BoxStream<'static, Appended>, RpcError>
+    async fn open_pipeline<S>(&self, mut input: S) -> Result<BoxStream<'static, Appended>, RpcError>
     where
         S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
     {
+        // The library waits before it gives out the first request after a failure: so this must
+        // come before the connection is tried, or an absent peer would be tried without a pause.
+        let Some(first) = input.next().await else {
+            return Ok(Box::pin(stream::empty()));
+        };
+        let input = stream::iter([first]).chain(input);
         let mut client = self.client()?;
         let address = self.address();
         let flow = Arc::new(Flow::default());
@@ -211,7 +217,9 @@ impl RaftNetworkV2<Types> for Link {
         let mut client = self.client()?;
         let request = wire::append_request(self.address(), &rpc);
         let call = client.heartbeat(request);
-        let response = self.call(RPCTypes::AppendEntries, option.hard_ttl(), call).await?;
+        let response = self.call(RPCTypes::AppendEntries, option.hard_ttl(), call).await;
+        self.peers.answers(self.target, !matches!(response, Err(RPCError::Unreachable(_))));
+        let response = response?;
         Ok(match wire::from_append_response(response).map_err(malformed)? {
             // All of the request matched, or the receiver would have said conflict.
             Ok(_) => AppendEntriesResponse::Success,

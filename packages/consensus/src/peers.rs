@@ -21,6 +21,7 @@ pub(crate) struct Peers {
 struct Peer {
     info: NodeInfo,
     channel: Option<Channel>,
+    reachable: bool,
 }
 
 impl Peers {
@@ -40,7 +41,24 @@ impl Peers {
                 None
             }
         };
-        self.table.write().insert(id, Peer { info: info.clone(), channel });
+        let peer = Peer { info: info.clone(), channel, reachable: true };
+        self.table.write().insert(id, peer);
+    }
+
+    /// Notes whether a member answers, and says so when that changes.
+    pub(crate) fn answers(&self, id: NodeId, reachable: bool) {
+        if self.table.read().get(&id).is_none_or(|p| p.reachable == reachable) {
+            return;
+        }
+        let mut table = self.table.write();
+        let Some(peer) = table.get_mut(&id).filter(|p| p.reachable != reachable) else { return };
+        peer.reachable = reachable;
+        let name = &peer.info.name;
+        if reachable {
+            tracing::info!(peer = id, name, "a member answers again");
+        } else {
+            tracing::warn!(peer = id, name, "a member does not answer");
+        }
     }
 
     /// A client of the member, if it is known and could be dialed.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use api::raft as pb;
 use bytes::Bytes;
-use openraft::errors::{ClientWriteError, Fatal};
+use openraft::errors::ClientWriteError;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, timeout_at};
@@ -22,6 +22,7 @@ use crate::peers::{address, surely_not_received};
 use crate::raft::{Fate, Proposal};
 use crate::shared::Shared;
 use crate::types::NodeId;
+use crate::unbroken::unbroken;
 use crate::wire;
 
 type Answer<R> = oneshot::Sender<Result<R, ProposeError>>;
@@ -294,8 +295,9 @@ impl<M: Machine> Shared<M> {
     /// Proposes on this node, hoping that it leads.
     pub(crate) async fn place_here(&self, proposal: Proposal) -> Placed {
         let (fate, known) = Fate::channel();
-        let taken: Result<(), Fatal<_>> = self.raft.client_write_ff(proposal, Some(fate)).await;
-        if taken.is_err() {
+        let raft = self.raft.clone();
+        let taken = unbroken(async move { raft.client_write_ff(proposal, Some(fate)).await });
+        if taken.await.is_err() {
             return Placed::Lost;
         }
         match known.await {

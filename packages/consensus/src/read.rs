@@ -18,6 +18,7 @@ use crate::propose::Patience;
 use crate::raft::count;
 use crate::shared::Shared;
 use crate::types::NodeId;
+use crate::unbroken::unbroken;
 
 /// Reads that wait for the next round.
 pub(crate) struct Reads {
@@ -206,7 +207,8 @@ impl<M: Machine> Shared<M> {
     }
 
     async fn index_here(&self, deadline: Instant) -> Option<u64> {
-        let round = self.raft.get_read_linearizer(ReadPolicy::ReadIndex);
+        let raft = self.raft.clone();
+        let round = unbroken(async move { raft.get_read_linearizer(ReadPolicy::ReadIndex).await });
         match timeout_at(deadline, round).await {
             Ok(Ok(linearizer)) => Some(count(linearizer.read_log_id().log_id())),
             Ok(Err(error)) => {

@@ -21,6 +21,7 @@ use crate::raft::{Snapshot, SnapshotMeta, Types, Vote};
 use crate::shared::Shared;
 use crate::spool::{self, Body, MAX_CHUNK, Part, Spool};
 use crate::types::{GroupId, NodeId};
+use crate::unbroken::{drained, unbroken};
 use crate::wire;
 
 /// A snapshot that stops arriving is given up after this.
@@ -324,7 +325,7 @@ impl<M: Machine> Port for Shared<M> {
         self.hear();
         let heard = self.heard.clone();
         let requests = requests.inspect(move |_| *heard.lock() = std::time::Instant::now());
-        let responses = self.raft.stream_append(requests);
+        let responses = drained(self.raft.stream_append(requests));
         Box::pin(responses.map(|result| match result {
             Ok(result) => Ok(wire::append_response(&result)),
             Err(_) => Err(stopped()),
@@ -339,7 +340,9 @@ impl<M: Machine> Port for Shared<M> {
         self.hear();
         let previous = request.prev_log_id;
         let last = request.entries.last().map(|e| e.id).or(previous);
-        let response = self.raft.append_entries(request).await.map_err(|_| stopped())?;
+        let raft = self.raft.clone();
+        let response = unbroken(async move { raft.append_entries(request).await }).await;
+        let response = response.map_err(|_| stopped())?;
         let result = match response {
             R::Conflict if previous.is_none() => return Err(stopped()),
             other => other.into_stream_result(previous, last),
@@ -354,9 +357,11 @@ impl<M: Machine> Port for Shared<M> {
             leadership_transfer: request.transfer,
             ..VoteRequest::new(vote, request.last.as_ref().map(wire::from_log_id))
         };
-        let response =
-            if request.pre { self.raft.pre_vote(rpc).await } else { self.raft.vote(rpc).await };
-        let response = response.map_err(|_| stopped())?;
+        let raft = self.raft.clone();
+        let response = unbroken(async move {
+            if request.pre { raft.pre_vote(rpc).await } else { raft.vote(rpc).await }
+        });
+        let response = response.await.map_err(|_| stopped())?;
         Ok(pb::VoteResponse {
             vote: Some(wire::vote(&response.vote)),
             granted: response.vote_granted,
@@ -373,7 +378,9 @@ impl<M: Machine> Port for Shared<M> {
     async fn install(&self, vote: Vote, meta: SnapshotMeta, part: Part) -> Result<Vote, Status> {
         self.hear();
         let snapshot = Snapshot { meta, snapshot: Body::File(part) };
-        let response = self.raft.install_full_snapshot(vote, snapshot).await;
+        let raft = self.raft.clone();
+        let response = unbroken(async move { raft.install_full_snapshot(vote, snapshot).await });
+        let response = response.await;
         response.map(|r| r.vote).map_err(|_| stopped())
     }
 
@@ -382,7 +389,9 @@ impl<M: Machine> Port for Shared<M> {
         let leader = leader.ok_or(wire::Malformed("transfer")).map_err(malformed)?;
         let last = request.last.as_ref().map(wire::from_log_id);
         let rpc = TransferLeaderRequest::new(leader, request.target, last);
-        let taken = self.raft.handle_transfer_leader(rpc).await.map_err(|_| stopped())?;
+        let raft = self.raft.clone();
+        let taken = unbroken(async move { raft.handle_transfer_leader(rpc).await }).await;
+        let taken = taken.map_err(|_| stopped())?;
         let refused = taken.err().map(|e| e.to_string()).unwrap_or_default();
         Ok(pb::TransferResponse { refused })
     }

@@ -24,6 +24,7 @@ use crate::raft::{Raft, Types, count_of};
 use crate::read::Reads;
 use crate::thread::{Thread, members_of};
 use crate::types::{GroupId, Member, NodeId, NodeInfo, Role, Status};
+use crate::unbroken::unbroken;
 
 /// Changes of the status that only say "further" are told at most this often.
 const STATUS_INTERVAL: Duration = Duration::from_millis(50);
@@ -294,7 +295,8 @@ impl<M: Machine> Shared<M> {
         done.map_err(crate::error::Fatal::new)??;
         self.progress.persist(position);
         // An error means that the core has ended, which the status task notices.
-        let _ = self.raft.trigger().snapshot().await;
+        let raft = self.raft.clone();
+        let _ = unbroken(async move { raft.trigger().snapshot().await }).await;
         Ok(())
     }
 
@@ -302,7 +304,8 @@ impl<M: Machine> Shared<M> {
     pub(crate) async fn shutdown(&self) {
         self.end(Ended::Stopped);
         self.stop.cancel();
-        if self.raft.shutdown().await.is_err() {
+        let raft = self.raft.clone();
+        if unbroken(async move { raft.shutdown().await }).await.is_err() {
             tracing::warn!(group = self.group, "the raft core ended badly");
         }
         self.tasks.close();

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use consensus::{MembershipError, ProposeError, Role};
+use consensus::{MembershipError, ProposeError};
 
 use crate::common::{self, Cluster, GROUP, kv, put, until};
 
@@ -86,8 +86,10 @@ async fn without_a_majority_there_is_no_leader_and_a_hint_at_most() {
     let group = cluster.group(two);
     let begin = Instant::now();
     let error = group.propose(put("a")).await.unwrap_err();
-    // Forwarded to a leader that died meanwhile, its fate is unknown; else there was none.
-    let known = matches!(error, ProposeError::NoLeader { .. } | ProposeError::LeaderChanged);
+    // Taken by a leader that died, or could no longer commit, its fate is unknown; else there
+    // was none to take it.
+    use ProposeError as E;
+    let known = matches!(error, E::NoLeader { .. } | E::LeaderChanged | E::TimedOut(_));
     assert!(known, "{error}");
     assert!(group.read_index().await.is_err());
     assert!(begin.elapsed() < Duration::from_secs(12));
@@ -187,6 +189,5 @@ async fn two_groups_share_a_journal_and_a_transport() {
         assert_eq!(keys.len(), 50);
         assert!(keys.iter().all(|(key, _)| key.starts_with(prefix.as_bytes())));
     }
-    assert_eq!(cluster.node(1).group_of(OTHER).status().role, Role::Follower);
     cluster.shutdown().await;
 }

@@ -42,6 +42,11 @@ struct Running {
 
 impl Node {
     pub async fn new(id: NodeId, net: &Net, seed: u64) -> Self {
+        // `RUST_LOG=openraft=debug` shows what happens.
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(std::env::var("RUST_LOG").unwrap_or_else(|_| "off".into()))
+            .with_test_writer()
+            .try_init();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         Self {
             id,
