@@ -59,7 +59,7 @@ impl Cloud {
         let programs = Programs::find().map_err(one)?;
         home.create().map_err(one)?;
         let lock = home.lock().map_err(one)?;
-        home.note_supervisor().map_err(one)?;
+        home.note_supervisor(false).map_err(one)?;
         let left = end_orphans(home.processes(), ORPHAN_PATIENCE).await;
         if let Some(process) = left.first() {
             let what =
@@ -79,6 +79,7 @@ impl Cloud {
         let write = |path: &Path, text: &str| write_file(path, text.as_bytes(), 0o600);
         write(&home.inventory_path(), &inventory.to_json()).map_err(|e| one(e.into()))?;
         write(&home.bootserver_toml(), &bootserver_toml(&home)).map_err(|e| one(e.into()))?;
+        home.note_supervisor(true).map_err(one)?;
         Ok(Cloud {
             home,
             inventory,

@@ -36,6 +36,8 @@ pub(crate) struct Supervisor {
     pub(crate) pid: u32,
     /// In clock ticks since boot: together with the id it names one process for ever.
     pub(crate) started: u64,
+    /// What an earlier run left behind is gone: whatever answers now is this run's.
+    pub(crate) alone: bool,
 }
 
 impl Home {
@@ -145,11 +147,11 @@ impl Home {
         matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
     }
 
-    /// Notes that this process supervises.
-    pub(crate) fn note_supervisor(&self) -> Result<(), Fault> {
+    /// Notes that this process supervises, and how far it is.
+    pub(crate) fn note_supervisor(&self, alone: bool) -> Result<(), Fault> {
         let pid = std::process::id();
         let started = Process::of(pid).map(|p| p.started).unwrap_or_default();
-        let text = serde_json::to_vec(&Supervisor { pid, started }).unwrap_or_default();
+        let text = serde_json::to_vec(&Supervisor { pid, started, alone }).unwrap_or_default();
         Ok(write_file(&self.dir.join("supervisor.json"), &text, 0o600)?)
     }
 
@@ -289,14 +291,14 @@ mod tests {
         home.create().unwrap();
         assert!(!home.is_locked());
         let lock = home.lock().unwrap();
-        home.note_supervisor().unwrap();
+        home.note_supervisor(false).unwrap();
         assert!(home.is_locked());
         assert_eq!(home.lock().unwrap_err().code, codes::RUNNING);
         assert_eq!(home.remove().unwrap_err().code, codes::RUNNING);
         assert_eq!(home.supervisor().unwrap().pid, std::process::id());
         drop(lock);
 
-        let other = Supervisor { pid: std::process::id(), started: 1 };
+        let other = Supervisor { pid: std::process::id(), started: 1, alone: true };
         let text = serde_json::to_vec(&other).unwrap();
         std::fs::write(home.dir().join("supervisor.json"), text).unwrap();
         assert!(home.supervisor().is_none(), "another process with the same id");

@@ -19,6 +19,8 @@ use crate::{codes, print};
 
 const WHILE_STARTING: Duration = Duration::from_millis(250);
 const WHILE_RUNNING: Duration = Duration::from_secs(2);
+/// In the background nobody looks: only the log is told when something changes.
+const IN_BACKGROUND: Duration = Duration::from_secs(15);
 /// A background start that takes longer is reported; the supervisor goes on.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -98,7 +100,11 @@ pub(crate) async fn up(home: Home, args: UpArgs) -> anyhow::Result<()> {
                 announce(&view, began);
             }
             screen.show(&view);
-            next = if was_ready { WHILE_RUNNING } else { WHILE_STARTING };
+            next = match was_ready {
+                true if args.background => IN_BACKGROUND,
+                true => WHILE_RUNNING,
+                false => WHILE_STARTING,
+            };
         }
     }
     screen.release();
@@ -143,7 +149,10 @@ async fn detach(home: Home, args: UpArgs) -> anyhow::Result<()> {
             let tail = text.get(usize::try_from(begin)?..).unwrap_or_default();
             bail!("the supervisor ended with {status}:\n{}", String::from_utf8_lossy(tail).trim());
         }
-        if observer.is_none() && home.supervisor().is_some() && home.operator().cert.exists() {
+        if observer.is_none()
+            && home.supervisor().is_some_and(|s| s.alone)
+            && home.operator().cert.exists()
+        {
             observer = home.inventory()?.map(|inventory| Observer::new(&home, inventory));
         }
         if let Some(observer) = &mut observer {
