@@ -93,9 +93,10 @@ async fn join(
             if is_final(&status) {
                 return Err(refused(url, &status));
             }
-            let why = format!("{url}: {}", status.message());
+            let why = Fault::from_status(&status)
+                .map_or_else(|| status.message().to_owned(), |fault| fault.to_string());
             if why != said {
-                tracing::info!(url, why = status.message(), "not joined yet");
+                tracing::info!(url, why, "not joined yet");
                 gate.close(format!("joining: {why}"));
                 said = why;
             }

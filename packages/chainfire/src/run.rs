@@ -112,8 +112,10 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> Result<Member
 
     let (journal, store, reader) = open_storage(&settings, &data).await?;
     let host = start_host(&data, &journal, &peers)?;
+    // A log that is there says that the cluster was formed, before Raft has read it.
+    let has_log = journal.span(GROUP).is_some() || journal.purged(GROUP) > 0;
     let group = host.start(GROUP, me, store, group_options(&settings)).await?;
-    if owner.formed && !group.status().formed() {
+    if owner.formed && !has_log && !group.status().formed() {
         let info = NodeInfo {
             name: settings.name.clone(),
             peer_urls: urls.peer.clone(),

@@ -174,7 +174,7 @@ pub(crate) async fn promote_learners(node: std::sync::Weak<Node>, stop: Cancella
         let Some(strong) = node.upgrade() else { return };
         let status = strong.group.status();
         for member in status.members.iter().filter(|member| wants_vote(member)) {
-            if !member.matched.is_some_and(|matched| matched + 100 >= status.committed) {
+            if member.matched.is_none_or(|matched| matched + 100 < status.committed) {
                 continue;
             }
             match strong.group.promote(member.id).await {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use api::chainfire_internal::command::Request as Command;
 use api::etcdserverpb::{LeaseCheckpoint, LeaseCheckpointRequest};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -31,13 +31,11 @@ pub(crate) struct Lessor {
     deadlines: Mutex<Deadlines>,
     /// The term in which this member holds the part.
     holds: watch::Sender<Option<u64>>,
-    /// The earliest deadline may have changed.
-    wake: Notify,
 }
 
 impl Lessor {
     pub(crate) fn new() -> Lessor {
-        Lessor { deadlines: Mutex::default(), holds: watch::Sender::new(None), wake: Notify::new() }
+        Lessor { deadlines: Mutex::default(), holds: watch::Sender::new(None) }
     }
 
     /// Waits until this member, the leader, holds the part.
@@ -194,7 +192,6 @@ impl Lessor {
                         tracing::debug!(%error, "remaining lease times not noted");
                     }
                 }
-                () = self.wake.notified() => {}
             }
         }
     }

@@ -211,17 +211,7 @@ where
     fn request(&mut self, request: WatchRequest) {
         match request.request_union {
             Some(RequestUnion::CreateRequest(create)) => self.create(create),
-            Some(RequestUnion::CancelRequest(cancel)) => {
-                if self.drop_watch(cancel.watch_id) {
-                    let header = self.shared.headers.at(self.shared.source.revision());
-                    self.out.push_back(WatchResponse {
-                        header,
-                        watch_id: cancel.watch_id,
-                        canceled: true,
-                        ..Default::default()
-                    });
-                }
-            }
+            Some(RequestUnion::CancelRequest(cancel)) => self.cancel(cancel.watch_id),
             Some(RequestUnion::ProgressRequest(_)) => self.progress_asked = true,
             None => {}
         }
@@ -287,6 +277,19 @@ where
             created: true,
             ..Default::default()
         });
+    }
+
+    /// What does not exist is not answered, as in etcd.
+    fn cancel(&mut self, watch_id: i64) {
+        if self.drop_watch(watch_id) {
+            let header = self.shared.headers.at(self.shared.source.revision());
+            self.out.push_back(WatchResponse {
+                header,
+                watch_id,
+                canceled: true,
+                ..Default::default()
+            });
+        }
     }
 
     fn pick_id(&mut self, asked: i64) -> i64 {
