@@ -20,7 +20,8 @@ use crate::{Mode, Running, Service, Settings, Supervised, codes, files, systemd}
 
 const CLIENT_PORT: u16 = 2379;
 const OPS_PORT: u16 = 9379;
-const UNIT: &str = "chainfire.service";
+/// Chainfire's unit, in systemd mode.
+pub(crate) const UNIT: &str = "chainfire.service";
 
 /// This node's member of the cluster.
 pub(crate) struct Member {

@@ -88,7 +88,7 @@ async fn serve(settings: Settings, lifeline: bool) -> anyhow::Result<ExitCode> {
     let mut node = Node::new(settings);
     let ending = firstboot::run(&mut node, &reporter, &stop).await.context("the run broke off")?;
     if ending == Ending::Blessed {
-        node.stay(&reporter, &stop).await;
+        node.stay(&stop).await;
     }
     node.stop().await;
     reporter.stop().await;

@@ -12,9 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bootserver::BootServer;
 use crate::enroll::{self, Enrolment};
-use crate::join::Member;
-use crate::report::Reporter;
-use crate::{Mode, Settings, clock, codes, identify};
+use crate::join::{Member, UNIT};
+use crate::{Mode, Settings, clock, codes, identify, systemd};
 
 /// How often the certificates' age is looked at.
 const RENEWAL_CHECK: Duration = Duration::from_secs(3600);
@@ -87,10 +86,7 @@ impl Node {
 
     /// After the blessing: certificates are renewed in time, and in process mode the services are
     /// kept running, until `stop`.
-    pub async fn stay(&mut self, _reporter: &Reporter, stop: &CancellationToken) {
-        if self.settings.mode == Mode::Systemd {
-            return;
-        }
+    pub async fn stay(&mut self, stop: &CancellationToken) {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(RENEWAL_CHECK) => {}
@@ -115,7 +111,11 @@ impl Node {
         if enroll::usable(&self.settings, node)? {
             enroll::renew(&self.settings, &self.server()?, node).await?;
             tracing::info!("certificates renewed");
-            return Ok(());
+            // a unit got copies of its credentials when it started; a child reads the files anew
+            return match self.settings.mode {
+                Mode::Systemd => systemd::restart_if_running(UNIT).await,
+                Mode::Process => Ok(()),
+            };
         }
         let server = BootServer::new(&self.settings, None)?;
         let enrolled = enroll::act(&self.settings, &server, node, identify::seen(&self.settings));
