@@ -137,7 +137,7 @@ pub(crate) fn warnings(inventory: &Inventory) -> Vec<Fault> {
         warnings.push(Fault::new(code, Kind::Precondition, what, hint));
     };
     let voters = inventory.with_role(Role::Control).count();
-    if voters % 2 == 0 && voters > 0 {
+    if voters > 0 && voters.is_multiple_of(2) {
         warn(
             codes::EVEN_VOTERS,
             format!(

@@ -1,7 +1,7 @@
 //! `status`, `down`, `destroy`, `logs`, `inventory check`: each a short command on a folder.
-#![allow(clippy::print_stdout, clippy::print_stderr)] // a command speaks to people
+#![allow(clippy::print_stderr)] // a command speaks to people
 
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -42,7 +42,7 @@ pub(crate) async fn status(
                 true => format!("{}\n{}", print::overview(&view), print::next_steps(&view)),
                 false => format!("{}: not running, start it: plasma up\n", home.dir().display()),
             };
-            print!("{}", render(output, &view, table)?);
+            print::result(&render(output, &view, table)?);
             return Ok(view.ready);
         }
         tokio::time::sleep(Duration::from_millis(300)).await;
@@ -135,16 +135,20 @@ pub(crate) async fn logs(
         let prefix = if prefixed { format!("{name:<10} | ") } else { String::new() };
         tails.push(Tail::start(path, prefix, lines)?);
     }
-    while follow {
+    if !follow {
+        return Ok(());
+    }
+    loop {
         tokio::select! {
-            () = telemetry::stop_signal() => break,
+            () = telemetry::stop_signal() => return Ok(()),
             () = tokio::time::sleep(Duration::from_millis(200)) => {}
         }
         for tail in &mut tails {
-            tail.more()?;
+            if !tail.more()? {
+                return Ok(());
+            }
         }
     }
-    Ok(())
 }
 
 fn log_names(home: &Home) -> Result<Vec<String>, Fault> {
@@ -181,8 +185,8 @@ impl Tail {
         Ok(tail)
     }
 
-    fn more(&mut self) -> anyhow::Result<()> {
-        let Ok(mut file) = std::fs::File::open(&self.path) else { return Ok(()) };
+    fn more(&mut self) -> anyhow::Result<bool> {
+        let Ok(mut file) = std::fs::File::open(&self.path) else { return Ok(true) };
         let length = file.metadata()?.len();
         if length < self.at {
             // it made room for a new one
@@ -194,15 +198,16 @@ impl Tail {
         self.print(&text)
     }
 
-    fn print(&mut self, text: &[u8]) -> anyhow::Result<()> {
-        let mut out = std::io::stdout().lock();
+    /// False when nobody reads any more.
+    fn print(&mut self, text: &[u8]) -> anyhow::Result<bool> {
+        let mut lines = String::new();
         self.partial.extend_from_slice(text);
         while let Some(end) = self.partial.iter().position(|b| *b == b'\n') {
             let line: Vec<u8> = self.partial.drain(..=end).collect();
-            out.write_all(self.prefix.as_bytes())?;
-            out.write_all(&line)?;
+            lines.push_str(&self.prefix);
+            lines.push_str(&String::from_utf8_lossy(&line));
         }
-        Ok(out.flush()?)
+        Ok(print::result(&lines))
     }
 }
 
@@ -223,6 +228,9 @@ pub(crate) fn check_inventory(path: Option<&Path>) -> anyhow::Result<()> {
         eprintln!("warning: {warning}");
     }
     let (nodes, former) = (inventory.nodes.len(), &inventory.cluster.former);
-    println!("{}: good, {nodes} nodes, {former} forms the cluster", shown.display());
+    print::result(&format!(
+        "{}: good, {nodes} nodes, {former} forms the cluster\n",
+        shown.display()
+    ));
     Ok(())
 }

@@ -141,7 +141,6 @@ fn complain(error: &anyhow::Error) {
 
 /// False for a failure that has been said already.
 #[tokio::main(flavor = "current_thread")]
-#[allow(clippy::print_stdout)] // results
 async fn run(cli: Cli) -> anyhow::Result<bool> {
     let home = || Home::locate(cli.dir.clone());
     match cli.command {
@@ -164,7 +163,9 @@ async fn run(cli: Cli) -> anyhow::Result<bool> {
             let mut command = Cli::command();
             clap_complete::generate(shell, &mut command, "plasma", &mut std::io::stdout());
         }
-        Command::Version => println!("plasma {}", telemetry::VERSION),
+        Command::Version => {
+            print::result(&format!("plasma {}\n", telemetry::VERSION));
+        }
     }
     Ok(true)
 }

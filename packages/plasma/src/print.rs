@@ -1,5 +1,7 @@
 //! How results look: tables for people, JSON and YAML for programs.
 
+use std::io::Write as _;
+
 use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::Value;
@@ -16,6 +18,12 @@ pub(crate) enum Output {
     Json,
     /// For programs that people read.
     Yaml,
+}
+
+/// Writes a result to stdout; false when nobody reads any more, which is no fault.
+pub(crate) fn result(text: &str) -> bool {
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_ok()
 }
 
 /// The text of a result, with a last newline; `table` is called when a table is wanted.

@@ -1,5 +1,5 @@
 //! `plasma token`: join tokens of the boot server.
-#![allow(clippy::print_stdout, clippy::print_stderr)] // a command speaks to people
+#![allow(clippy::print_stderr)] // a command speaks to people
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::cloud::base;
 use crate::home::Home;
-use crate::print::{Output, columns, render};
+use crate::print::{Output, columns, render, result};
 
 /// Which boot server.
 #[derive(Debug, clap::Args)]
@@ -60,7 +60,7 @@ pub(crate) async fn token(
     match command {
         TokenCommand::New { node, ttl } => {
             let minted = operator.mint(&node, ttl.map(Duration::from_secs)).await?;
-            print!("{}", render(output, &minted, || format!("{}\n", minted.token))?);
+            result(&render(output, &minted, || format!("{}\n", minted.token))?);
         }
         TokenCommand::List => {
             let tokens = operator.tokens().await?;
@@ -72,7 +72,7 @@ pub(crate) async fn token(
                 }));
                 columns(&rows)
             };
-            print!("{}", render(output, &tokens.tokens, table)?);
+            result(&render(output, &tokens.tokens, table)?);
         }
         TokenCommand::Revoke { id } => {
             operator.revoke(&id).await?;

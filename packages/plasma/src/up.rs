@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use fault::{Fault, Kind};
 use tokio::process::Command;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -52,7 +53,7 @@ pub(crate) async fn up(home: Home, args: UpArgs) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let asked = stop.clone();
     tokio::spawn(async move {
-        telemetry::stop_signal().await;
+        asked_to_stop().await;
         asked.cancel();
         telemetry::stop_signal().await;
         // asked twice: the children's lifelines end them
@@ -116,10 +117,23 @@ pub(crate) async fn up(home: Home, args: UpArgs) -> anyhow::Result<()> {
 }
 
 /// The result: what can be done with the cloud now.
-#[allow(clippy::print_stdout)]
 fn announce(view: &Overview, began: Instant) {
-    println!("\nready after {:.1} s", began.elapsed().as_secs_f64());
-    println!("{}", print::next_steps(view));
+    let seconds = began.elapsed().as_secs_f64();
+    print::result(&format!("\nready after {seconds:.1} s\n{}\n", print::next_steps(view)));
+}
+
+/// Ctrl-C, SIGTERM, or the terminal's end.
+async fn asked_to_stop() {
+    let hangup = async {
+        match signal(SignalKind::hangup()) {
+            Ok(mut hangups) => drop(hangups.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = telemetry::stop_signal() => {}
+        () = hangup => {}
+    }
 }
 
 /// Starts the supervisor in the background and watches until the cloud is ready.

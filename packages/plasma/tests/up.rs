@@ -3,7 +3,7 @@
 //! namespace of its own.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use chainfire_client::Client;
@@ -120,6 +120,30 @@ impl Cloud {
         assert_eq!(value.expect("the value is there").value, "hello");
     }
 
+    /// Until Ctrl-C, which stops all in order.
+    fn in_the_foreground(&self) {
+        let mut command = Command::new(PLASMA);
+        command.arg("up").env("PLASMA_HOME", &self.home);
+        let up = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // it takes the folder a moment after it was started
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !self.plasma(&["status", "--wait", "60"]).status.success() {
+            assert!(Instant::now() < deadline, "it does not start");
+        }
+        self.has_value();
+        let pid = up.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+        let output = up.wait_with_output().unwrap();
+        let (out, errors) =
+            (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+        assert!(output.status.success(), "{errors}");
+        assert!(
+            out.contains("ETCDCTL_API=3 etcdctl") && errors.contains("stopped"),
+            "{out}{errors}"
+        );
+        assert_eq!(self.processes(), Vec::<String>::new());
+    }
+
     fn scenario(&self) {
         self.refused(&["status"], 1, "PL-1001");
         self.refused(&["down"], 1, "PL-1001");
@@ -151,6 +175,10 @@ impl Cloud {
         let status = self.status();
         assert_eq!((&status["voters"], &status["learners"]), (&3.into(), &0.into()), "{status}");
         self.has_value();
+
+        self.good(&["down"]);
+        self.in_the_foreground();
+        self.good(&["up", "--detach"]);
 
         // a supervisor that is killed takes its children along, and can be started again
         let text = std::fs::read(self.home.join("supervisor.json")).unwrap();
