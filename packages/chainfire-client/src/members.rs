@@ -169,6 +169,27 @@ impl Client {
         })
     }
 
+    /// Asks every endpoint for the hash of its keys and history at a revision: members that are
+    /// the same give the same.
+    pub async fn hashes(&self, revision: i64) -> Vec<(String, Result<u32, Error>)> {
+        let asked = (0..self.endpoints().len()).map(|place| async move {
+            let mut client = MaintenanceClient::new(self.endpoints.at(place));
+            let answer = client.hash_kv(pb::HashKvRequest { revision }).await;
+            let hash =
+                answer.map(|answer| answer.into_inner().hash).map_err(|status| {
+                    match judge(&status) {
+                        Verdict::Refused(error) => error,
+                        Verdict::NothingDone { .. } | Verdict::Lost => Error::Unreachable {
+                            endpoints: self.endpoints()[place].clone(),
+                            last: describe(&status),
+                        },
+                    }
+                });
+            (self.endpoints()[place].clone(), hash)
+        });
+        futures::future::join_all(asked).await
+    }
+
     /// Forgets history up to and with this revision.
     pub async fn compact(&self, revision: i64) -> Result<(), Error> {
         self.endpoints

@@ -311,12 +311,21 @@ pub async fn serves_again(client: &Client) -> Result<Duration> {
     Ok(begun.elapsed())
 }
 
-/// Fails unless both are equal for every member: the same history gives the same store.
-pub async fn same_everywhere(clients: &[Client], prefix: &str) -> Result<()> {
+/// Fails unless all members hold the same keys under a prefix, and the same history: the same log
+/// gives the same store.
+pub async fn same_everywhere(client: &Client, each: &[Client], prefix: &str) -> Result<()> {
     let mut listings = Vec::new();
-    for client in clients {
+    for client in each {
         listings.push(client.prefix(prefix.to_owned()).await?.kvs);
     }
     ensure!(listings.windows(2).all(|pair| pair[0] == pair[1]), "members differ under {prefix}");
-    Ok(())
+    let revision = client.revision().await?;
+    crate::eventually("all members have the same hash", PATIENCE, || async {
+        let hashes = client.hashes(revision).await;
+        let known: Vec<u32> = hashes.iter().flat_map(|(_, hash)| hash).copied().collect();
+        ensure!(known.len() == hashes.len(), "{hashes:?}");
+        ensure!(known.windows(2).all(|pair| pair[0] == pair[1]), "{hashes:?}");
+        Ok(())
+    })
+    .await
 }

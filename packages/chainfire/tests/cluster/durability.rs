@@ -74,7 +74,7 @@ async fn kills_lose_nothing() -> Result<()> {
     let acked = writers.verify(&client, "d/").await?;
     let revisions = watchers.verify(&client).await?;
     let each: Vec<Client> = (0..3).map(|place| cluster.client_of(place)).collect::<Result<_>>()?;
-    same_everywhere(&each, "d/").await?;
+    same_everywhere(&client, &each, "d/").await?;
     gaps.sort_unstable();
     println!(
         "{acked} acknowledged writes, {revisions} revisions watched; after a leader's death serves in {} ms (median), {} ms (worst of {rounds})",
@@ -132,5 +132,28 @@ async fn a_stop_is_clean() -> Result<()> {
     }
     let kv = client.get("k").await?.expect("was acknowledged");
     assert_eq!((&kv.value[..], kv.mod_revision), (&b"v"[..], revision));
+    Ok(())
+}
+
+/// Who holds a lease, and leads by it, does not notice that the cluster's leader died.
+#[tokio::test]
+async fn kept_leases_outlive_the_leader() -> Result<()> {
+    let mut cluster = Cluster::start(3).await?;
+    let client = cluster.client()?;
+    let lease = client.lease(Duration::from_secs(10)).await?;
+    client.put_with_lease("l/kept", "x", lease.id()).await?;
+    let leadership = client.campaign("e", "me", Duration::from_secs(10)).await?;
+    for _ in 0..2 {
+        let leader = cluster.leader().await?;
+        kill_and_restart(&mut cluster, leader).await?;
+    }
+    leadership.put("e/owned", "still").await?;
+    ensure!(!lease.is_lost() && !leadership.is_lost());
+    ensure!(client.get("l/kept").await?.is_some());
+    // Given up, it is gone on every member.
+    lease.revoke().await?;
+    for place in 0..3 {
+        ensure!(cluster.client_of(place)?.get("l/kept").await?.is_none());
+    }
     Ok(())
 }

@@ -59,7 +59,7 @@ async fn a_wiped_member_comes_back_by_itself() -> Result<()> {
     }
     writers.stop().await?;
     writers.verify(&client, "m/").await?;
-    same_everywhere(&each(&cluster)?, "m/").await
+    same_everywhere(&client, &each(&cluster)?, "m/").await
 }
 
 /// Another machine with the same name must not displace a living member.
@@ -148,11 +148,11 @@ async fn a_follower_that_lags_behind_the_log_gets_a_snapshot() -> Result<()> {
         Ok(())
     })
     .await?;
-    same_everywhere(&each(&cluster)?, "s/").await?;
+    same_everywhere(&client, &each(&cluster)?, "s/").await?;
     // And as the leader of what it was given.
     cluster.kill((follower + 1) % 3);
     serves_again(&client).await?;
     cluster.spawn((follower + 1) % 3)?;
     cluster.ready((follower + 1) % 3).await?;
-    same_everywhere(&each(&cluster)?, "s/").await
+    same_everywhere(&client, &each(&cluster)?, "s/").await
 }
