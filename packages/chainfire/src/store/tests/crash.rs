@@ -85,15 +85,7 @@ fn crash_everywhere(seed: u64) {
 
 #[test]
 fn replay_after_crashes_gives_the_same_state() {
-    for seed in 1..=60 {
-        crash_everywhere(seed);
-    }
-}
-
-#[test]
-#[ignore = "for the night: takes minutes"]
-fn replay_after_crashes_gives_the_same_state_for_many_seeds() {
-    for seed in 1000..=6000 {
+    for seed in super::seeds(1, 60, 5000) {
         crash_everywhere(seed);
     }
 }

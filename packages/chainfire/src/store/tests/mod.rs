@@ -111,6 +111,11 @@ impl Bench {
     }
 }
 
+/// The seeds of a random test: a few always, many in a soak run.
+fn seeds(first: u64, few: u64, many: u64) -> std::ops::Range<u64> {
+    first..first + if testkit::soak() { many } else { few }
+}
+
 fn bytes(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())
 }
