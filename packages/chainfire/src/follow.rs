@@ -2,12 +2,12 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::chainfire_internal::command::Request as Command;
 use api::etcdserverpb::alarm_request::AlarmAction;
 use api::etcdserverpb::{AlarmRequest, AlarmType};
-use consensus::{NodeInfo, Status};
+use consensus::{Group, NodeInfo, Status};
 use fault::{Fault, Kind};
 use telemetry::{Gate, Health};
 use tokio::sync::watch;
@@ -18,6 +18,7 @@ use tonic_health::server::HealthReporter;
 use crate::codes;
 use crate::joining::Urls;
 use crate::server::Node;
+use crate::store::Store;
 
 /// A member that has applied so many entries less than were committed does not count as ready.
 const LAG_MAX: u64 = 5000;
@@ -37,9 +38,14 @@ impl Gates {
     }
 
     /// Opens and closes by what is known; whether all are open.
-    fn set(&self, status: &Status, journal: Option<String>) -> bool {
+    fn set(&self, status: &Status, quorum: bool, journal: Option<String>) -> bool {
+        let raft = match (status.leader, quorum) {
+            (Some(_), true) => None,
+            (Some(_), false) => Some("no quorum can be reached".to_owned()),
+            (None, _) => Some("no leader".to_owned()),
+        };
         let told = [
-            (&self.raft, (status.leader.is_none()).then(|| "no leader".to_owned())),
+            (&self.raft, raft),
             (&self.applied, not_applied(status)),
             (&self.storage, journal.or_else(|| status.failure.clone())),
         ];
@@ -69,6 +75,7 @@ fn not_applied(status: &Status) -> Option<String> {
 /// Keeps gates and gRPC health true, until the member fails or was removed: then it answers why.
 pub(crate) async fn follow(
     mut status: watch::Receiver<Status>,
+    mut quorum: watch::Receiver<bool>,
     journal: journal::Journal,
     gates: Gates,
     health: HealthReporter,
@@ -76,7 +83,11 @@ pub(crate) async fn follow(
     let mut was_ready = None;
     loop {
         let now = status.borrow_and_update().clone();
-        let ready = gates.set(&now, journal.failed().map(|error| error.to_string()));
+        let ready = gates.set(
+            &now,
+            *quorum.borrow_and_update(),
+            journal.failed().map(|error| error.to_string()),
+        );
         if was_ready.replace(ready) != Some(ready) {
             let serving = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
             for service in ["", "etcdserverpb.KV"] {
@@ -100,36 +111,67 @@ pub(crate) async fn follow(
             );
         }
         // The journal says nothing by itself when it fails.
-        let change = tokio::time::timeout(Duration::from_secs(1), status.changed());
-        if let Ok(Err(_)) = change.await {
+        let alive = tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(1)) => true,
+            changed = status.changed() => changed.is_ok(),
+            changed = quorum.changed() => changed.is_ok(),
+        };
+        if !alive {
             return Fault::new(codes::STOPPED, Kind::Unavailable, "consensus has stopped", "");
         }
     }
 }
 
-/// Says whether there is a leader; no leader for less than `grace` does not count.
+/// Says whether a leader with a quorum can be reached. A member takes the last leader for the
+/// leader until it hears of another, so that is not enough: something must have been applied, or
+/// a majority have answered this leader, or a read barrier must pass. Short gaps do not count.
 pub(crate) async fn watch_quorum(
-    mut status: watch::Receiver<Status>,
+    group: Group<Store>,
     quorum: watch::Sender<bool>,
-    grace: Duration,
+    election: Duration,
 ) {
+    let mut status = group.watch_status();
+    let mut applied = 0;
+    let mut reached = Instant::now();
     loop {
-        if status.wait_for(|now| now.leader.is_some()).await.is_err() {
-            return;
-        }
-        quorum.send_if_modified(|has| !std::mem::replace(has, true));
-        if status.wait_for(|now| now.leader.is_none()).await.is_err() {
-            return;
-        }
-        let back = status.wait_for(|now| now.leader.is_some());
-        match tokio::time::timeout(grace, back).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(_)) => return,
-            Err(_) => {
-                quorum.send_if_modified(|has| std::mem::replace(has, false));
+        let (has_leader, fresh) = {
+            let now = status.borrow_and_update();
+            let moved = now.applied > std::mem::replace(&mut applied, now.applied);
+            (now.leader.is_some(), moved || is_answered(&now, election))
+        };
+        let passes = async {
+            let barrier = tokio::time::timeout(2 * election, group.read_index());
+            matches!(barrier.await, Ok(Ok(_)))
+        };
+        let has = if has_leader && (fresh || passes.await) {
+            reached = Instant::now();
+            true
+        } else {
+            *quorum.borrow() && reached.elapsed() < 3 * election
+        };
+        quorum.send_if_modified(|told| std::mem::replace(told, has) != has);
+        let pause = tokio::time::sleep(if has { election } else { election / 8 });
+        if has {
+            pause.await;
+        } else {
+            tokio::select! {
+                () = pause => {}
+                changed = status.changed() => if changed.is_err() { return },
             }
         }
     }
+}
+
+/// Whether this member leads and a majority of the voters, itself among them, answered lately.
+fn is_answered(status: &Status, within: Duration) -> bool {
+    let voters = status.members.iter().filter(|member| member.voter);
+    let lately = |at: Instant| at.elapsed() < within;
+    let (mut all, mut fresh) = (0, 0);
+    for voter in voters {
+        all += 1;
+        fresh += usize::from(voter.id == status.me || voter.last_ack.is_some_and(lately));
+    }
+    status.leads() && 2 * fresh > all
 }
 
 /// Raises the NOSPACE alarm when the store is over its quota. Lowering it is the operator's.

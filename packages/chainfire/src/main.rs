@@ -69,18 +69,9 @@ fn answer(cli: Cli) -> anyhow::Result<()> {
     }
 }
 
-/// At the level info the libraries below tell every step of theirs: what of it an operator needs,
-/// this service says itself. Whoever names targets gets what he names.
-fn quiet_libraries(level: &mut String) {
-    if level == "info" {
-        level.push_str(",openraft=warn,fjall=warn,lsm_tree=warn");
-    }
-}
-
 fn serve(cli: &Cli) -> anyhow::Result<()> {
-    let mut settings: Settings = settings::load(SERVICE, &cli.settings)?;
+    let settings: Settings = settings::load(SERVICE, &cli.settings)?;
     settings.check()?;
-    quiet_libraries(&mut settings.log.level);
     if let Some(sentence) = cli.settings.checked(SERVICE) {
         println!("{sentence}");
         return Ok(());

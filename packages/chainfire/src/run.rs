@@ -142,7 +142,7 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> Result<Member
         cluster_id: settings.cluster_id,
         lessor: Arc::new(Lessor::new()),
         peers,
-        quorum: has_quorum,
+        quorum: has_quorum.clone(),
         full: AtomicBool::new(false),
         metrics: Metrics::new(&registry).map_err(twice)?,
         stop: own_stop.clone(),
@@ -164,7 +164,7 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> Result<Member
 
     let tasks = TaskTracker::new();
     let election = Duration::from_millis(settings.raft.election_ms);
-    let watch_quorum = follow::watch_quorum(group.watch_status(), quorum, 3 * election);
+    let watch_quorum = follow::watch_quorum(group.clone(), quorum, election);
     let until = |stop: &CancellationToken| stop.clone().cancelled_owned();
     let stopped = until(&own_stop);
     tasks.spawn(async move {
@@ -176,7 +176,7 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> Result<Member
     tasks.spawn(follow::watch_quota(weak, own_stop.clone()));
     tasks.spawn(follow::advertise(node.clone(), settings.name, urls, own_stop.clone()));
     let (reporter, health_service) = rpc::health();
-    let follow = follow::follow(group.watch_status(), journal.clone(), gates, reporter);
+    let follow = follow::follow(group.watch_status(), has_quorum, journal.clone(), gates, reporter);
     let failure = tokio::spawn(follow);
 
     let least_ttl = (3 * settings.raft.election_ms).div_ceil(2000) as i64;
