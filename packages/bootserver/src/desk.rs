@@ -189,6 +189,7 @@ impl Desk {
                 roles: node.roles.iter().map(ToString::to_string).collect(),
                 enrolled: registry.member(name).map(|member| member.enrolled),
                 report: reports.0.latest(name).cloned(),
+                claimed: reports.0.claimed(name).cloned(),
             };
             (name.clone(), status)
         };

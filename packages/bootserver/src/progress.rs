@@ -66,10 +66,17 @@ impl Reports {
         Ok(())
     }
 
-    /// The latest report of a node, verified or not: it says which.
+    /// The latest report of a node: a verified one if there is any, else what anybody said.
     pub(crate) fn latest(&self, node: &str) -> Option<&Report> {
         let slots = self.nodes.get(node)?;
-        slots.unverified.as_ref().or(slots.verified.as_ref())
+        slots.verified.as_ref().or(slots.unverified.as_ref())
+    }
+
+    /// What anybody has said since the latest verified report: a node that lost its folder, or
+    /// somebody who pretends to be it.
+    pub(crate) fn claimed(&self, node: &str) -> Option<&Report> {
+        let slots = self.nodes.get(node)?;
+        slots.unverified.as_ref().filter(|_| slots.verified.is_some())
     }
 
     /// Drops the nodes that the inventory has no longer.
@@ -169,6 +176,10 @@ mod tests {
         assert!(!reports.latest("a").unwrap().verified);
         reports.take(progress("a"), true, 2, now).unwrap();
         assert!(reports.latest("a").unwrap().verified);
+        assert_eq!(reports.claimed("a"), None);
+        reports.take(progress("a"), false, 3, now).unwrap();
+        assert!(reports.latest("a").unwrap().verified, "nobody can speak for the node");
+        assert_eq!(reports.claimed("a").map(|report| report.received), Some(3));
         assert_eq!(reports.latest("b"), None);
         reports.keep(|_| false);
         assert_eq!(reports.latest("a"), None);

@@ -1,6 +1,8 @@
 //! The paths, and who may call them. Bodies are bounded; every answer that is no success is a
 //! [`Fault`] as JSON.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -24,14 +26,16 @@ use crate::wire;
 /// A request with twenty certificate requests has half of it.
 const MAX_BODY: usize = 64 << 10;
 const MAX_REPORT: usize = 16 << 10;
-/// Wrong tokens of all callers together: guessing is hopeless anyhow, this keeps it cheap.
+/// Refused enrolments of one address: guessing a token is hopeless anyhow, this keeps it cheap.
 const REFUSALS: Rate = Rate { burst: 100.0, per_second: 10.0 };
+/// Addresses that are remembered; past it all are forgotten, which costs the limit and no memory.
+const MAX_ADDRESSES: usize = 4096;
 
 #[derive(Clone)]
 struct App {
     desk: Arc<Desk>,
     answers: Option<IntCounterVec>,
-    refusals: Arc<Mutex<Bucket>>,
+    refusals: Arc<Mutex<BTreeMap<IpAddr, Bucket>>>,
 }
 
 /// All paths of the boot server.
@@ -41,7 +45,7 @@ pub(crate) fn routes(desk: Arc<Desk>, registry: &Registry) -> Router {
     if let Some(answers) = &answers {
         let _ = registry.register(Box::new(answers.clone()));
     }
-    let refusals = Arc::new(Mutex::new(Bucket::full(REFUSALS, Instant::now())));
+    let refusals = Arc::default();
     Router::new()
         .route("/v1/time", get(time))
         .route("/v1/enroll", post(enroll))
@@ -63,14 +67,14 @@ async fn time() -> Response {
     Json(wire::Time { unix_millis: unix_millis(SystemTime::now()) }).into_response()
 }
 
-async fn enroll(State(app): State<App>, request: Request) -> Response {
+async fn enroll(State(app): State<App>, peer: Extension<Peer>, request: Request) -> Response {
     app.answer("enroll", async {
-        app.slow_down()?;
+        app.slow_down(peer.addr.ip())?;
         let request: wire::EnrollRequest = body(request, MAX_BODY).await?;
         let node: String = request.node.chars().take(64).collect();
         let enrolled = app.desk.enroll(request).await;
         if let Err(fault) = &enrolled {
-            app.note_refusal();
+            app.note_refusal(peer.addr.ip());
             tracing::warn!(node, code = fault.code.0, what = fault.what, "enrolment refused");
         }
         enrolled
@@ -185,21 +189,26 @@ impl App {
         }
     }
 
-    fn slow_down(&self) -> Result<(), Fault> {
-        let enough = self.refusals.lock().left(REFUSALS, Instant::now());
+    fn slow_down(&self, from: IpAddr) -> Result<(), Fault> {
+        let mut refusals = self.refusals.lock();
+        let enough = refusals.get_mut(&from).is_none_or(|b| b.left(REFUSALS, Instant::now()));
         if enough {
             return Ok(());
         }
         Err(Fault::new(
             codes::TOO_MANY,
             Kind::Exhausted,
-            "too many enrolments were refused lately",
-            "try again in a second; see the boot server's log for who is trying",
+            format!("too many enrolments from {from} were refused lately"),
+            "try again in a second; the boot server's log says why they were refused",
         ))
     }
 
-    fn note_refusal(&self) {
-        self.refusals.lock().take(REFUSALS, Instant::now());
+    fn note_refusal(&self, from: IpAddr) {
+        let (now, mut refusals) = (Instant::now(), self.refusals.lock());
+        if refusals.len() >= MAX_ADDRESSES {
+            refusals.clear();
+        }
+        refusals.entry(from).or_insert_with(|| Bucket::full(REFUSALS, now)).take(REFUSALS, now);
     }
 }
 

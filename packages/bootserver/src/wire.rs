@@ -137,8 +137,11 @@ pub struct NodeStatus {
     pub roles: Vec<String>,
     /// When it got its certificates, in Unix milliseconds.
     pub enrolled: Option<u64>,
-    /// The latest report.
+    /// The latest report: a verified one if there is any.
     pub report: Option<Report>,
+    /// What came since without a certificate: a node that lost its folder, or somebody else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claimed: Option<Report>,
 }
 
 /// A node's report, as it was received.

@@ -416,6 +416,25 @@ async fn reports_are_marked_bounded_and_kept() {
 }
 
 #[tokio::test]
+async fn guessing_is_slowed_down() {
+    let cloud = Cloud::start().await;
+    let (key, service) = (KeyPair::create().unwrap(), KeyPair::create().unwrap());
+    let guess = enroll("node01", "0000.guess", &key, &service);
+    let nobody = cloud.nobody();
+    let mut slowed = None;
+    for _ in 0..300 {
+        let answer = post::<_, wire::Enrolled>(&nobody, &cloud, "/v1/enroll", &guess).await;
+        let fault = answer.expect_err("a guess never enrols");
+        if fault.code.0 == "BS-2005" {
+            slowed = Some(fault);
+            break;
+        }
+        assert_eq!(fault.code.0, "ID-2001");
+    }
+    refused(slowed.map_or(Ok(()), Err), "BS-2005", Kind::Exhausted);
+}
+
+#[tokio::test]
 async fn health_says_ready_and_counts_answers() {
     let cloud = Cloud::start().await;
     let plain = Https::plain();

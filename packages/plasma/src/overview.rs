@@ -42,6 +42,8 @@ pub(crate) struct NodeView {
     pub(crate) step: String,
     pub(crate) state: String,
     pub(crate) detail: String,
+    /// What came since without the node's certificate: it lost its folder, or it is not the node.
+    pub(crate) claimed: String,
     /// The time of all steps together.
     pub(crate) boot_millis: u64,
     /// `leader`, `follower`, `learner`, `down`, or `-` where none should run.
@@ -131,10 +133,10 @@ fn overview(
         .nodes
         .iter()
         .map(|(name, node)| {
-            let report = boot.nodes.get(name).and_then(|status| status.report.as_ref());
+            let known = boot.nodes.get(name);
             let runs = node.has(Role::Control);
             let status = chainfire.statuses.get(&node.client_url()).filter(|_| runs);
-            node_view(name, &node.address.to_string(), runs, report, status)
+            node_view(name, &node.address.to_string(), runs, known, status)
         })
         .collect();
     let leader = nodes.iter().find(|node| node.chainfire == "leader").map(|n| n.name.clone());
@@ -160,12 +162,16 @@ fn node_view(
     name: &str,
     address: &str,
     runs_chainfire: bool,
-    report: Option<&wire::Report>,
+    known: Option<&wire::NodeStatus>,
     status: Option<&EndpointStatus>,
 ) -> NodeView {
     let mut view =
         NodeView { name: name.to_owned(), address: address.to_owned(), ..NodeView::default() };
-    match report {
+    if let Some(claimed) = known.and_then(|known| known.claimed.as_ref()) {
+        let said = &claimed.progress;
+        view.claimed = format!("{} {} {}", said.step, said.state, said.detail).trim().to_owned();
+    }
+    match known.and_then(|known| known.report.as_ref()) {
         Some(report) => {
             view.step.clone_from(&report.progress.step);
             view.state.clone_from(&report.progress.state);

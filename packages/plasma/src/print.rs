@@ -65,12 +65,16 @@ pub(crate) fn overview(view: &Overview) -> String {
     let header = ["NODE", "ADDRESS", "FIRST BOOT", "CHAINFIRE", "HEALTH", "DB", "TERM", "INDEX"];
     let mut rows = vec![header.map(str::to_owned).to_vec()];
     rows.extend(view.nodes.iter().map(row));
-    let detail: String = view
-        .nodes
-        .iter()
-        .filter(|node| !node.detail.is_empty())
-        .map(|node| format!("{}: {}\n", node.name, node.detail))
-        .collect();
+    let mut detail = String::new();
+    for node in &view.nodes {
+        if !node.detail.is_empty() {
+            detail.push_str(&format!("{}: {}\n", node.name, node.detail));
+        }
+        if !node.claimed.is_empty() {
+            let (name, claimed) = (&node.name, &node.claimed);
+            detail.push_str(&format!("{name}: without its certificate it says: {claimed}\n"));
+        }
+    }
     format!("{}\n{}{detail}", headline(view), columns(&rows))
 }
 
@@ -191,6 +195,7 @@ mod tests {
             step: "bless".into(),
             state: "done".into(),
             detail: String::new(),
+            claimed: String::new(),
             boot_millis: 1234,
             chainfire: chainfire.into(),
             health: "ok".into(),
@@ -204,6 +209,7 @@ mod tests {
         late.step = "join".into();
         late.state = "waiting".into();
         late.detail = "no peer answers".into();
+        late.claimed = "enroll failed".into();
         late.chainfire = "down".into();
         late.health = "no answer".into();
         Overview {
@@ -230,6 +236,7 @@ node01  127.0.1.1  done in 1.2 s  leader     ok         20.0 KiB  2     17
 node02  127.0.1.1  done in 1.2 s  follower   ok         20.0 KiB  2     17
 node03  127.0.1.3  join waiting   down       no answer  -         -     -
 node03: no peer answers
+node03: without its certificate it says: enroll failed
 ";
         assert_eq!(overview(&view()), expected);
     }

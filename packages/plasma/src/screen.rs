@@ -55,6 +55,10 @@ impl Screen {
             let colon = if node.detail.is_empty() { "" } else { ": " };
             let boot = format!("{} {}{colon}{}", node.step, node.state, node.detail);
             lines.push((node.name.clone(), boot));
+            if !node.claimed.is_empty() {
+                let claimed = format!("without its certificate it says: {}", node.claimed);
+                lines.push((format!("{}  ", node.name), claimed));
+            }
             let chainfire = format!("chainfire {}, {}", node.chainfire, node.health);
             lines.push((format!("{} ", node.name), chainfire));
         }
