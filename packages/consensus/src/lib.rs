@@ -18,6 +18,8 @@ mod service;
 mod shared;
 mod spool;
 mod standing;
+#[cfg(test)]
+mod suite;
 mod thread;
 mod types;
 mod unbroken;

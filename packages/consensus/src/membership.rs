@@ -117,7 +117,7 @@ impl<M: Machine> Shared<M> {
             Ok(response) => match response.into_inner().outcome {
                 Some(Outcome::Done(done)) => Ok(done.index),
                 Some(Outcome::Refused(_)) => Err(Here::NotLeader),
-                Some(Outcome::Error(e)) => Err(self.from_wire(e).into()),
+                Some(Outcome::Error(e)) => Err(self.refused_with(e).into()),
                 None => Err(Error::LeaderChanged.into()),
             },
             Err(status) if surely_not_received(&status) => Err(Here::NotLeader),
@@ -195,9 +195,10 @@ impl<M: Machine> Shared<M> {
     /// or the leader's first entry, is not committed yet, is tried again until the caller's deadline.
     async fn commit(&self, change: ChangeMembers<u64, NodeInfo>) -> Result<u64, Here> {
         loop {
+            self.members_settle().await;
             match self.try_commit(change.clone()).await {
                 Err(Here::Error(Error::InProgress)) => {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    tokio::time::sleep(Duration::from_millis(20)).await;
                 }
                 Ok(index) => {
                     self.members_reach(index).await;
@@ -223,6 +224,21 @@ impl<M: Machine> Shared<M> {
                 Some(ended) => ended.membership_error().into(),
                 None => Error::Failed(e.to_string()).into(),
             }),
+        }
+    }
+
+    /// Waits until no change is under way, or this node does not lead any more.
+    async fn members_settle(&self) {
+        let mut metrics = self.raft.server_metrics();
+        loop {
+            let settled = {
+                let now = metrics.borrow_and_update();
+                now.membership_config == now.committed_membership_config
+                    || now.current_leader != Some(self.me)
+            };
+            if settled || metrics.changed().await.is_err() {
+                return;
+            }
         }
     }
 
@@ -324,7 +340,7 @@ impl<M: Machine> Shared<M> {
         member.id == self.me || member.last_ack.is_some_and(|at| at >= since)
     }
 
-    fn from_wire(&self, e: pb::ChangeError) -> Error {
+    fn refused_with(&self, e: pb::ChangeError) -> Error {
         use pb::change_error::Kind;
         match e.kind() {
             Kind::NotFound => Error::NotFound(e.id),

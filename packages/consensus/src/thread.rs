@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use crate::error::Fatal;
 use crate::machine::{Machine, Mark, Persist, SnapshotSource, mark_keys};
-use crate::raft::{Entry, LogId, Membership, StoredMembership, count, count_of};
+use crate::raft::{Entry, LogId, Membership, StoredMembership, count};
 use crate::spool::{Installing, Part, Spool};
 use crate::types::{GroupId, Member, NodeId};
 use crate::wire::{self, Position};
@@ -150,9 +150,10 @@ impl<M: Machine> Driver<M> {
         let Identity { group, me, boot } = self.identity;
         let mut answers = Vec::new();
         for entry in entries {
-            let expected = count_of(self.position.last.as_ref());
-            if entry.id.index != expected {
-                return Err(Fatal::new(format!("entry {} after {expected} entries", entry.id)));
+            if let Some(last) = self.position.last
+                && entry.id.index != count(&last)
+            {
+                return Err(Fatal::new(format!("entry {} after {last}", entry.id)));
             }
             match entry.payload {
                 EntryPayload::Blank => self.machine.mark(mark(group, &entry.id, None))?,

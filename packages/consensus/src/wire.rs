@@ -159,13 +159,12 @@ pub(crate) fn from_append_request(
 ) -> Result<AppendEntriesRequest<Types>, Malformed> {
     let previous = request.previous.as_ref().map(from_log_id);
     let mut entries = Vec::with_capacity(request.entries.len());
-    let mut next = previous.map_or(0, |id| id.index.saturating_add(1));
-    for encoded in request.entries {
+    let first = previous.map_or(0, |id| id.index.saturating_add(1));
+    for (expected, encoded) in (first..).zip(request.entries) {
         let entry = decode_entry(encoded)?;
-        if entry.id.index != next {
+        if entry.id.index != expected {
             return Err(Malformed("append: entries with a hole"));
         }
-        next += 1;
         entries.push(entry);
     }
     Ok(AppendEntriesRequest {

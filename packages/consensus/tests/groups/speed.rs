@@ -9,9 +9,18 @@ fn cpu() -> Duration {
     Duration::new(usage.tv_sec as u64, usage.tv_nsec as u32)
 }
 
+/// `NODES`, `CLIENTS` and `BATCHES` (in flight) narrow what is measured.
+fn only(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|n| n.parse().ok())
+}
+
 #[allow(clippy::print_stdout)]
 async fn measure(nodes: u64, clients: usize) {
-    let cluster = Cluster::form(nodes, common::options()).await;
+    let mut options = common::options();
+    if let Some(n) = only("BATCHES") {
+        options.batches_in_flight = n as usize;
+    }
+    let cluster = Cluster::form(nodes, options).await;
     let leader = cluster.leader(&(1..=nodes).collect::<Vec<_>>()).await;
     let (begin, used) = (Instant::now(), cpu());
     let tasks: Vec<_> = (0..clients)
@@ -63,9 +72,9 @@ async fn measure(nodes: u64, clients: usize) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "prints figures, proves nothing"]
 async fn speed() {
-    for nodes in [1, 3] {
-        for clients in [1, 16, 64, 256] {
-            measure(nodes, clients).await;
+    for nodes in only("NODES").map_or(vec![1, 3], |n| vec![n]) {
+        for clients in only("CLIENTS").map_or(vec![1, 16, 64, 256], |n| vec![n]) {
+            measure(nodes, clients as usize).await;
         }
     }
 }
