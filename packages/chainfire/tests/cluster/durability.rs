@@ -1,7 +1,7 @@
 //! kill -9 under load: every acknowledged write stays, watches miss and double nothing.
 
 use anyhow::{Result, ensure};
-use chainfire_client::{Client, Options};
+use chainfire_client::{Client, Error, Options, Watch};
 use std::time::Duration;
 use testkit::Cluster;
 use testkit::workload::{Watchers, Writers, same_everywhere, serves_again};
@@ -156,4 +156,43 @@ async fn kept_leases_outlive_the_leader() -> Result<()> {
         ensure!(cluster.client_of(place)?.get("l/kept").await?.is_none());
     }
     Ok(())
+}
+
+/// Killed right after, or in the midst of, a compaction: revisions never go back, history before
+/// it is gone for good, and a watch that begins right after it misses nothing.
+#[tokio::test]
+async fn compactions_outlive_kills() -> Result<()> {
+    let rounds = if testkit::soak() { 30 } else { 5 };
+    let mut cluster = Cluster::start(3).await?;
+    let client = cluster.client()?;
+    for round in 0..rounds {
+        for number in 0..30 {
+            client.put(format!("c/{}", number % 5), format!("{round}.{number}")).await?;
+        }
+        let floor = client.delete("c/0").await?.revision;
+        let after = client.delete("c/1").await?.revision;
+        client.compact(floor).await?;
+        for place in 0..3 {
+            cluster.kill(place);
+        }
+        for place in 0..3 {
+            cluster.spawn(place)?;
+        }
+        serves_again(&quick(&cluster)?).await?;
+        for place in 0..3 {
+            cluster.ready(place).await?;
+            let member = cluster.client_of(place)?;
+            let now = member.revision().await?;
+            ensure!(now >= after, "revision went back from {after} to {now}");
+            let old = member.get_at("c/2", floor - 1).await;
+            ensure!(matches!(old, Err(Error::Compacted { .. })), "{old:?}");
+            ensure!(member.get_at("c/2", floor).await?.is_some());
+            ensure!(member.get_at("c/1", floor).await?.is_some());
+            let mut watcher = member.watch(Watch::prefix("c/").from(floor + 1)).await?;
+            let first = tokio::time::timeout(Duration::from_secs(20), watcher.next()).await??;
+            ensure!(first.revision == after && first.events.len() == 1, "{first:?}");
+        }
+    }
+    let each: Vec<Client> = (0..3).map(|place| cluster.client_of(place)).collect::<Result<_>>()?;
+    same_everywhere(&client, &each, "c/").await
 }

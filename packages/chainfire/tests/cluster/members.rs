@@ -149,6 +149,8 @@ async fn a_follower_that_lags_behind_the_log_gets_a_snapshot() -> Result<()> {
     })
     .await?;
     same_everywhere(&client, &each(&cluster)?, "s/").await?;
+    let log = std::fs::read_to_string(cluster.log(follower))?;
+    ensure!(log.contains("installing a snapshot"), "it caught up without a snapshot");
     // And as the leader of what it was given.
     cluster.kill((follower + 1) % 3);
     serves_again(&client).await?;
