@@ -89,7 +89,7 @@ async fn one_member_alone_loses_nothing() -> Result<()> {
     let rounds = if testkit::soak() { 50 } else { 5 };
     let mut cluster = Cluster::start(1).await?;
     let client = cluster.client()?;
-    let watchers = Watchers::start(&[client.clone()], "d/").await?;
+    let watchers = Watchers::start(std::slice::from_ref(&client), "d/").await?;
     let mut writers = Writers::start(vec![client.clone(), client.clone()], "d/");
     for _ in 0..rounds {
         // Kill in the midst of work, not of starting.

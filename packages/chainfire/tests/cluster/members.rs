@@ -19,7 +19,7 @@ fn each(cluster: &Cluster) -> Result<Vec<Client>> {
 async fn a_fourth_joins_and_leaves_under_load() -> Result<()> {
     let mut cluster = Cluster::start(3).await?;
     let client = cluster.client()?;
-    let watchers = Watchers::start(&[client.clone()], "m/").await?;
+    let watchers = Watchers::start(std::slice::from_ref(&client), "m/").await?;
     let mut writers = Writers::start(vec![client.clone()], "m/");
     let fourth = cluster.add().await?;
     cluster.all_vote().await?;
