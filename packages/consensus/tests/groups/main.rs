@@ -4,6 +4,7 @@
 
 mod common;
 mod crash;
+mod door;
 mod members;
 mod one_node;
 mod partition;

@@ -28,6 +28,7 @@ pub struct Node {
     pub net: Net,
     pub options: GroupOptions,
     pub poison: Option<Bytes>,
+    pub admit: bool,
     listener: Option<TcpListener>,
     running: Option<Running>,
 }
@@ -57,6 +58,7 @@ impl Node {
             net: net.clone(),
             options: super::options(),
             poison: None,
+            admit: true,
             listener: Some(listener),
             running: None,
         }
@@ -89,7 +91,10 @@ impl Node {
         assert!(self.running.is_none());
         let journal = self.journal();
         let dialer = Arc::new(Dial { net: self.net.clone(), me: self.id });
-        let host = Host::new(journal.clone(), dialer, HostOptions::new(self.spool.path()))?;
+        let admit = self.admit;
+        let options = HostOptions::new(self.spool.path())
+            .admit(move |_| if admit { Ok(()) } else { Err("not today".into()) });
+        let host = Host::new(journal.clone(), dialer, options)?;
         let mut groups = BTreeMap::new();
         for (group, engine) in &self.engines {
             let machine = Kv { engine: engine.clone(), group: *group, poison: self.poison.clone() };
