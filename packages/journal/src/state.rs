@@ -119,18 +119,27 @@ struct Shape {
     purged: Option<u64>,
 }
 
+/// Why a record does not fit behind those before it.
+#[derive(Debug, thiserror::Error)]
+enum Misfit {
+    #[error("entry {index} is purged already, up to {purged}")]
+    Purged { index: u64, purged: u64 },
+    #[error("entry {index} leaves a gap after {last}")]
+    Gap { index: u64, last: u64 },
+}
+
 impl Shape {
-    fn take(&mut self, record: &Record) -> Result<(), String> {
+    fn take(&mut self, record: &Record) -> Result<(), Misfit> {
         match *record {
             Record::Entry { index, .. } => {
                 if let Some(purged) = self.purged.filter(|purged| *purged >= index) {
-                    return Err(format!("entry {index} is purged already, up to {purged}"));
+                    return Err(Misfit::Purged { index, purged });
                 }
                 self.span = match self.span {
                     None => Some((index, index)),
                     Some((first, last)) if index > last => {
                         if index - last > 1 {
-                            return Err(format!("entry {index} leaves a gap after {last}"));
+                            return Err(Misfit::Gap { index, last });
                         }
                         Some((first, index))
                     }
