@@ -9,6 +9,7 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures::{Stream, stream};
@@ -42,6 +43,8 @@ struct Shared {
     journal: Journal,
     group: GroupId,
     state: Mutex<State>,
+    /// Bytes of entries appended in this life.
+    appended: AtomicU64,
 }
 
 #[derive(Default)]
@@ -103,7 +106,8 @@ impl Log {
         }
         let member = journal.meta(group, MEMBER).is_some();
         let state = State { vote, purged, last: purged, committed: None, member };
-        let log = Self { shared: Arc::new(Shared { journal, group, state: Mutex::new(state) }) };
+        let (state, appended) = (Mutex::new(state), AtomicU64::new(0));
+        let log = Self { shared: Arc::new(Shared { journal, group, state, appended }) };
         if let Some((_, last)) = log.shared.journal.span(group)
             && last > purged_to
         {
@@ -113,6 +117,16 @@ impl Log {
             log.shared.state.lock().last = Some(last);
         }
         Ok(log)
+    }
+
+    /// Bytes of entries appended since the start.
+    pub(crate) fn appended(&self) -> u64 {
+        self.shared.appended.load(Ordering::Relaxed)
+    }
+
+    /// Whether the journal has failed, for all groups and for good.
+    pub(crate) fn failed(&self) -> bool {
+        self.shared.journal.failed().is_some()
     }
 
     /// Whether this node has ever been a member.
@@ -285,11 +299,10 @@ impl RaftLogStorage<Types> for Log {
         let mut last = None;
         for entry in entries {
             last = Some(entry.id);
-            records.push(Record::Entry {
-                group: self.shared.group,
-                index: entry.index() + 1,
-                payload: wire::encode_entry(&entry),
-            });
+            let payload = wire::encode_entry(&entry);
+            self.shared.appended.fetch_add(payload.len() as u64, Ordering::Relaxed);
+            let (group, index) = (self.shared.group, entry.index() + 1);
+            records.push(Record::Entry { group, index, payload });
         }
         let mut state = self.shared.state.lock();
         self.shared.journal.append(records, move |result| {

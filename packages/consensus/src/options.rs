@@ -78,6 +78,8 @@ pub struct GroupOptions {
     pub persist_bytes: u64,
     /// Entries that stay in the log behind the persisted position, for followers that lag.
     pub keep_entries: u64,
+    /// About so many bytes of entries stay at most, however few entries that are.
+    pub keep_bytes: u64,
     /// A learner may be promoted when it lags by no more entries than this.
     pub promote_lag: u64,
 }
@@ -98,6 +100,7 @@ impl Default for GroupOptions {
             persist_interval: Duration::from_secs(5),
             persist_bytes: 64 << 20,
             keep_entries: 10_000,
+            keep_bytes: 256 << 20,
             promote_lag: 1_000,
         }
     }

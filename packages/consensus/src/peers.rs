@@ -24,6 +24,12 @@ struct Peer {
     reachable: bool,
 }
 
+impl Peer {
+    fn reaches(&self, info: &NodeInfo) -> bool {
+        self.info.peer_urls == info.peer_urls && self.channel.is_some()
+    }
+}
+
 impl Peers {
     pub(crate) fn new(dialer: Arc<dyn Dialer>, max_message: usize) -> Self {
         Self { dialer, max_message, table: RwLock::default() }
@@ -31,7 +37,7 @@ impl Peers {
 
     /// Notes where a member is; dials it anew when that changed.
     pub(crate) fn learn(&self, id: NodeId, info: &NodeInfo) {
-        if self.table.read().get(&id).is_some_and(|p| p.info == *info && p.channel.is_some()) {
+        if self.table.read().get(&id).is_some_and(|p| p.reaches(info)) {
             return;
         }
         let channel = match self.dialer.dial(id, info) {

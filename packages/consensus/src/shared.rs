@@ -1,5 +1,6 @@
 //! What the tasks of one group share, and how the group ends.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -241,11 +242,18 @@ impl<M: Machine> Shared<M> {
     pub(crate) async fn run_status(self: Arc<Self>) {
         let mut server = self.raft.server_metrics();
         let mut metrics = self.raft.metrics();
+        let mut alive = true;
         loop {
             let running = metrics.borrow_and_update().running_state.clone();
             server.borrow_and_update();
             if let Err(fatal) = running {
-                return self.end(Ended::Failed(format!("{}: {fatal}", crate::codes::JOURNAL)));
+                let (journal, machine) = (crate::codes::JOURNAL, crate::codes::MACHINE);
+                let code = if self.log.failed() { journal } else { machine };
+                return self.end(Ended::Failed(format!("{code}: {fatal}")));
+            }
+            // The reason, if there is one, is told before the channels close.
+            if !alive {
+                return self.end(Ended::Failed(format!("{}: it ended", crate::codes::FAILED)));
             }
             let status = self.publish(false);
             for member in status.members.iter().filter(|m| m.id != self.me) {
@@ -259,19 +267,18 @@ impl<M: Machine> Shared<M> {
                 tokio::time::sleep(STATUS_INTERVAL).await;
                 changed
             };
-            let alive = tokio::select! {
+            alive = tokio::select! {
                 changed = server.changed() => changed.is_ok(),
                 changed = further => changed.is_ok(),
                 () = self.stop.cancelled() => return,
             };
-            if !alive {
-                return self.end(Ended::Failed(format!("{}: it ended", crate::codes::FAILED)));
-            }
         }
     }
 
     /// Makes the machine durable now and then, and lets the log be cut below that.
     pub(crate) async fn run_persist(self: Arc<Self>) {
+        // How many bytes of entries there had been at earlier positions.
+        let mut marks = VecDeque::new();
         loop {
             tokio::select! {
                 () = tokio::time::sleep(self.options.persist_interval) => {}
@@ -284,6 +291,24 @@ impl<M: Machine> Shared<M> {
             if let Err(why) = self.persist().await {
                 return self.end(Ended::Failed(format!("{}: {why}", crate::codes::MACHINE)));
             }
+            marks.push_back((self.progress.persisted(), self.log.appended()));
+            self.cut_to_size(&mut marks).await;
+        }
+    }
+
+    /// Cuts the log where what follows is about as large as may be kept.
+    async fn cut_to_size(&self, marks: &mut VecDeque<(u64, u64)>) {
+        let (mut cut, now) = (0, self.log.appended());
+        while let Some((index, bytes)) = marks.front().copied() {
+            if now - bytes <= self.options.keep_bytes {
+                break;
+            }
+            cut = index;
+            marks.pop_front();
+        }
+        if cut > 0 {
+            let raft = self.raft.clone();
+            let _ = unbroken(async move { raft.trigger().purge_log(cut - 1).await }).await;
         }
     }
 

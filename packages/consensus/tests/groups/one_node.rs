@@ -174,6 +174,47 @@ async fn a_journal_of_another_member_and_a_lost_journal_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_log_is_cut_to_size_too() {
+    let options = GroupOptions { keep_bytes: 100_000, ..common::options() };
+    let cluster = Cluster::form(1, options).await;
+    let group = cluster.group(1);
+    until("cut", || async {
+        group.propose(put(&"x".repeat(10_000))).await.unwrap();
+        group.status().purged > 5
+    })
+    .await;
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_ends_the_group_with_its_reason() {
+    let mut cluster = Cluster::form(1, common::options()).await;
+    let group = cluster.group(1);
+    group.propose(put("before")).await.unwrap();
+    cluster.node(1).disk.limit_room(Some(0));
+    let mut failed = None;
+    for n in 0..2000 {
+        let key = format!("{n}-{}", "x".repeat(60_000));
+        if let Err(e) = group.propose(put(&key)).await {
+            failed = Some(e);
+            break;
+        }
+    }
+    let failed = failed.expect("no room for ever more");
+    assert!(matches!(failed, ProposeError::Failed(_)), "{failed}");
+    let failure = group.status().failure.expect("a reason");
+    assert!(failure.starts_with("CO-4001"), "{failure}");
+    // With room again nothing acknowledged is missing.
+    let node = cluster.node_mut(1);
+    node.kill().await;
+    node.disk.limit_room(None);
+    node.start().await;
+    node.group().read_index().await.unwrap();
+    assert_eq!(common::kv::count(&*node.engine(), b"before"), 1);
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_log_is_cut_behind_what_is_durable() {
     let options = GroupOptions { keep_entries: 10, ..common::options() };
     let mut cluster = Cluster::form(1, options).await;
