@@ -67,3 +67,5 @@ pub const FOREIGN_DATA: Code = Code("CF-4004");
 pub const JOIN: Code = Code("CF-4005");
 /// The journal or the engine does not open.
 pub const STORAGE: Code = Code("CF-4006");
+/// The folder has lost the store that it had: going on would forget votes.
+pub const DATA_GONE: Code = Code("CF-4007");

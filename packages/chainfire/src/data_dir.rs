@@ -41,6 +41,9 @@ pub(crate) struct Owner {
     /// Whether this member formed the cluster. Set together with the id: one that joined never
     /// forms, whatever the settings say later.
     pub formed: bool,
+    /// Whether Raft has started here, so that votes and acknowledgements may have been given. From
+    /// then on the journal is never empty: one that is has forgotten them.
+    pub started: bool,
 }
 
 /// Where the process really listens, for tests and tools.
@@ -134,8 +137,15 @@ impl DataDir {
             }
         }
         let (name, nonce) = (name.to_owned(), Uuid::new_v4());
-        let owner =
-            Owner { format: FORMAT, cluster_id, name, nonce, member_id: None, formed: false };
+        let owner = Owner {
+            format: FORMAT,
+            cluster_id,
+            name,
+            nonce,
+            member_id: None,
+            formed: false,
+            started: false,
+        };
         self.keep_owner(&owner)?;
         Ok(owner)
     }

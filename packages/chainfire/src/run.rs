@@ -111,10 +111,23 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> Result<Member
     endpoints.pid = std::process::id();
 
     let (journal, store, reader) = open_storage(&settings, &data).await?;
+    if owner.started && journal.groups().is_empty() {
+        return Err(Fault::new(
+            codes::DATA_GONE,
+            Kind::Precondition,
+            format!("the store's data is gone from {}", settings.data_dir.display()),
+            "remove this member, empty the folder, and let it join anew",
+        ));
+    }
     let host = start_host(&data, &journal, &peers)?;
     // A log that is there says that the cluster was formed, before Raft has read it.
     let has_log = journal.span(GROUP).is_some() || journal.purged(GROUP) > 0;
     let group = host.start(GROUP, me, store, group_options(&settings)).await?;
+    // The journal names the node by now. Nobody is answered, and nothing formed, before this.
+    if !owner.started {
+        owner.started = true;
+        data.keep_owner(&owner)?;
+    }
     if owner.formed && !has_log && !group.status().formed() {
         let info = NodeInfo {
             name: settings.name.clone(),

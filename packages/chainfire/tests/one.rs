@@ -340,5 +340,13 @@ async fn a_second_process_or_another_cluster_gets_a_clear_error() -> Result<()> 
     one.member.stop().await;
     let said = start("018f0000-0000-7000-8000-000000000002").await?;
     ensure!(said.starts_with("CF-4004 ") && said.contains(same), "{said}");
+    // Whoever has lost the journal has forgotten its votes, and the one that formed the cluster
+    // would form a second one.
+    std::fs::remove_dir_all(data.join("journal"))?;
+    std::fs::remove_dir_all(data.join("engine"))?;
+    for _ in 0..2 {
+        let said = start(same).await?;
+        ensure!(said.starts_with("CF-4007 ") && said.contains("join anew"), "{said}");
+    }
     Ok(())
 }
