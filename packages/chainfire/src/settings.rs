@@ -10,6 +10,10 @@ use uuid::Uuid;
 
 use crate::codes;
 
+/// The largest `limits.request_bytes`. What is proposed together becomes one record of the journal,
+/// and a record that does not fit a segment would end the leader: this leaves room.
+const REQUEST_MAX: usize = 16 << 20;
+
 /// The settings of one process: `/etc/plasma/chainfire.toml`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -198,8 +202,11 @@ impl Settings {
             );
         }
         let limits = &self.limits;
-        if !(1024..=64 << 20).contains(&limits.request_bytes) {
-            return refuse("limits.request_bytes is out of range", "1 KiB to 64 MiB");
+        if !(1024..=REQUEST_MAX).contains(&limits.request_bytes) {
+            return refuse(
+                "limits.request_bytes is out of range",
+                "1024 (1 KiB) to 16777216 (16 MiB)",
+            );
         }
         if !(1..=100_000).contains(&limits.txn_ops) {
             return refuse("limits.txn_ops is out of range", "1 to 100000");
@@ -275,6 +282,8 @@ mod tests {
             ("https://127", "http://127", "does not begin with https://"),
             ("[ops]", "[raft]\nelection_ms = 100\n[ops]", "do not fit"),
             ("[ops]", "[limits]\ntxn_ops = 0\n[ops]", "txn_ops"),
+            ("[ops]", "[limits]\nrequest_bytes = 16777217\n[ops]", "to 16777216"),
+            ("[ops]", "[limits]\nrequest_bytes = 1023\n[ops]", "request_bytes"),
             ("[ops]", "[limits]\nprogress_seconds = 0\n[ops]", "seconds"),
             ("listen = \"127.0.1.1:2380\"", "listne = \"127.0.1.1:2380\"", "listne"),
             ("initial = \"form\"", "initial = \"maybe\"", "maybe"),
@@ -283,6 +292,15 @@ mod tests {
             let said = refusal(from, to);
             assert!(said.contains(expected), "{to}: {said:?}");
         }
+    }
+
+    #[test]
+    fn the_largest_request_fits_a_record_of_the_journal() {
+        let most = "[limits]\nrequest_bytes = 16777216\n[ops]";
+        assert_eq!(refusal("[ops]", most), "");
+        // A request may find a batch that is almost full.
+        let entry = REQUEST_MAX + consensus::GroupOptions::default().batch_bytes + (1 << 20);
+        assert!((entry as u64) < journal::Options::default().segment_bytes / 2);
     }
 
     #[test]
