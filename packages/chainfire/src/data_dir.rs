@@ -66,7 +66,7 @@ pub struct Endpoints {
 impl DataDir {
     /// Makes the folder if it is missing, and takes it for this process.
     pub(crate) fn open(path: &Path) -> Result<DataDir, Fault> {
-        std::fs::create_dir_all(path)
+        make(path)
             .and_then(|()| std::fs::set_permissions(path, Permissions::from_mode(0o700)))
             .map_err(|e| unusable(path, &e))?;
         let lock_path = path.join("lock");
@@ -179,6 +179,23 @@ impl DataDir {
     }
 }
 
+/// Makes a folder and those above it; what is new is durable by its name, too.
+fn make(path: &Path) -> std::io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let above = match path.parent() {
+        Some(above) if !above.as_os_str().is_empty() => above,
+        _ => Path::new("."),
+    };
+    make(above)?;
+    match std::fs::create_dir(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        made => made?,
+    }
+    File::open(above)?.sync_all()
+}
+
 fn json(value: &impl Serialize) -> Result<Vec<u8>, Fault> {
     serde_json::to_vec_pretty(value)
         .map_err(|e| Fault::new(codes::DATA_DIR, Kind::Internal, e.to_string(), ""))
@@ -204,6 +221,19 @@ mod tests {
         assert_eq!(DataDir::open(dir.path()).unwrap_err().code, codes::LOCKED);
         drop(first);
         DataDir::open(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_folder_is_made_with_those_above_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("some/where");
+        DataDir::open(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        for below in [file.join("below"), file] {
+            assert_eq!(DataDir::open(&below).unwrap_err().code, codes::DATA_DIR);
+        }
     }
 
     #[test]
