@@ -22,9 +22,7 @@ pub mod command {
         #[prost(message, tag = "6")]
         LeaseRevoke(super::super::super::super::etcdserverpb::LeaseRevokeRequest),
         #[prost(message, tag = "7")]
-        LeaseCheckpoint(
-            super::super::super::super::etcdserverpb::LeaseCheckpointRequest,
-        ),
+        LeaseRemaining(super::LeaseRemaining),
         #[prost(message, tag = "8")]
         Alarm(super::super::super::super::etcdserverpb::AlarmRequest),
         #[prost(message, tag = "9")]
@@ -40,14 +38,23 @@ pub mod command {
 pub struct LeaseExpire {
     #[prost(int64, repeated, tag = "1")]
     pub ids: ::prost::alloc::vec::Vec<i64>,
-    /// Term in which the proposer was the leader. Refused once a later term has claimed.
+    /// The proposer's claim. Refused unless it is the last one.
     #[prost(uint64, tag = "2")]
-    pub term: u64,
+    pub claim: u64,
 }
-/// A new leader takes over the deadlines of all leases. A paused former leader that wakes up
-/// cannot expire anything afterwards.
+/// Notes what is left of leases, for the next leader; unknown ones are no error.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LeaseRemaining {
+    #[prost(message, repeated, tag = "1")]
+    pub checkpoints: ::prost::alloc::vec::Vec<
+        super::super::super::etcdserverpb::LeaseCheckpoint,
+    >,
+    /// The proposer's claim. Refused unless it is the last one.
+    #[prost(uint64, tag = "2")]
+    pub claim: u64,
+}
+/// A new leader takes over the deadlines of all leases. The claim is known by its index in the log,
+/// of which there is only one, where one term may have had several leaders. A paused former leader
+/// that wakes up can neither expire nor note anything afterwards.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct LessorClaim {
-    #[prost(uint64, tag = "1")]
-    pub term: u64,
-}
+pub struct LessorClaim {}

@@ -1,16 +1,15 @@
 //! The leader's part of leases: it keeps the deadlines and proposes what they decide.
 //!
-//! A new leader first claims its part through the log, with its term. From then on no expiry that
-//! an earlier leader proposed takes effect, so one that was paused and wakes up cannot end a lease
-//! that its successor has renewed. Only then are leases renewed here; each begins with its full
-//! time, or with what the log says is left.
+//! A new leader first claims its part through the log; the claim is known by its index there. From
+//! then on nothing that an earlier leader proposed takes effect, so one that was paused and wakes
+//! up can neither end a lease that its successor has renewed nor note less time than it has. Only
+//! then are leases renewed here; each begins with its full time, or with what the log says is left.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use api::chainfire_internal::command::Request as Command;
-use api::etcdserverpb::{LeaseCheckpoint, LeaseCheckpointRequest};
+use api::etcdserverpb::LeaseCheckpoint;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -18,9 +17,11 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::deadlines::{Deadlines, Renewed};
-use super::node::Node;
+use super::node::{Node, mismatch};
 use super::refusal;
-use crate::store::{LeaseChange, Reply, Subscription, encode_claim, encode_expire};
+use crate::store::{
+    LeaseChange, Reply, StoreError, Subscription, encode_claim, encode_expire, encode_remaining,
+};
 
 /// Leases in one command.
 const BATCH: usize = 1000;
@@ -29,7 +30,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 pub(crate) struct Lessor {
     deadlines: Mutex<Deadlines>,
-    /// The term in which this member holds the part.
+    /// The claim by which this member holds the part.
     holds: watch::Sender<Option<u64>>,
 }
 
@@ -39,17 +40,23 @@ impl Lessor {
     }
 
     /// Waits until this member, the leader, holds the part.
-    async fn held(&self, timeout: Duration) -> Result<(), Status> {
+    async fn held(&self, timeout: Duration) -> Result<u64, Status> {
         let mut holds = self.holds.subscribe();
-        match tokio::time::timeout(timeout, holds.wait_for(Option::is_some)).await {
-            Ok(Ok(_)) => Ok(()),
-            _ => Err(Status::from(&refusal::NO_LEADER)),
-        }
+        let held = match tokio::time::timeout(timeout, holds.wait_for(Option::is_some)).await {
+            Ok(Ok(held)) => *held,
+            _ => None,
+        };
+        held.ok_or_else(|| Status::from(&refusal::NO_LEADER))
+    }
+
+    /// Somebody else has claimed the part.
+    fn lose(&self, claim: u64) {
+        self.holds.send_if_modified(|held| held.take_if(|held| *held == claim).is_some());
     }
 
     /// Renews leases on the leader; answers the time of each, 0 for those that are gone.
     pub(crate) async fn renew(&self, node: &Node, ids: &[i64]) -> Result<Vec<i64>, Status> {
-        self.held(node.timeout()).await?;
+        let claim = self.held(node.timeout()).await?;
         // Without a quorum behind it, a former leader must not promise time.
         node.barrier().await?;
         let now = Instant::now();
@@ -82,7 +89,7 @@ impl Lessor {
             }
         }
         // Before the client relies on it: the next leader must not go by the old note.
-        self.note(node, noted).await?;
+        self.note(node, noted, claim).await?;
         Ok(answers)
     }
 
@@ -97,13 +104,23 @@ impl Lessor {
         Ok(deadlines.left(id, now))
     }
 
-    async fn note(&self, node: &Node, notes: Vec<(i64, i64)>) -> Result<(), Status> {
+    async fn note(&self, node: &Node, notes: Vec<(i64, i64)>, claim: u64) -> Result<(), Status> {
         for part in notes.chunks(BATCH) {
             let checkpoints = part
                 .iter()
                 .map(|&(id, remaining_ttl)| LeaseCheckpoint { id, remaining_ttl })
                 .collect();
-            node.propose(Command::LeaseCheckpoint(LeaseCheckpointRequest { checkpoints })).await?;
+            let proposed = node.group.propose(encode_remaining(checkpoints, claim)).await;
+            match proposed.map_err(refusal::propose)? {
+                Ok(Reply::LeaseRemaining) => {}
+                Ok(_) => return Err(mismatch()),
+                Err(error) => {
+                    if error == StoreError::NotLessor {
+                        self.lose(claim);
+                    }
+                    return Err(refusal::store(error));
+                }
+            }
         }
         Ok(())
     }
@@ -122,30 +139,33 @@ impl Lessor {
                 },
             };
             let Some(node) = node.upgrade() else { break };
-            let leads = || {
-                let now = status.borrow();
-                now.leads() && now.term == term
-            };
             let changes = node.reader.subscribe();
-            match node.propose_bytes(encode_claim(term)).await {
-                Ok(_) if leads() => {}
-                Ok(_) => continue,
-                Err(error) => {
+            let claim = match node.propose_bytes(encode_claim()).await {
+                Ok(Reply::LessorClaim(claim)) => claim,
+                other => {
+                    let error = other.err().unwrap_or_else(mismatch);
                     tracing::debug!(%error, term, "leases not claimed yet");
                     tokio::select! {
                         () = stop.cancelled() => break,
                         () = tokio::time::sleep(PAUSE) => continue,
                     }
                 }
+            };
+            // A leader no longer: the claim was passed on to the next one, who will claim again.
+            let now = node.group.status();
+            if !now.leads() || now.term != term {
+                continue;
             }
             self.load(&node);
-            self.holds.send_replace(Some(term));
+            self.holds.send_replace(Some(claim));
             tracing::info!(term, leases = node.reader.lease_count(), "keeps the leases' deadlines");
             let mut status = node.group.watch_status();
+            let mut holds = self.holds.subscribe();
             tokio::select! {
                 () = stop.cancelled() => {}
                 _ = status.wait_for(|now| !now.leads() || now.term != term) => {}
-                () = self.keep(&node, changes, term) => {}
+                _ = holds.wait_for(|held| *held != Some(claim)) => {}
+                () = self.keep(&node, changes, claim) => {}
             }
             self.holds.send_replace(None);
             self.deadlines.lock().clear();
@@ -164,7 +184,7 @@ impl Lessor {
         }
     }
 
-    async fn keep(&self, node: &Node, mut changes: Subscription, term: u64) {
+    async fn keep(&self, node: &Node, mut changes: Subscription, claim: u64) {
         let every = Duration::from_secs(node.limits.checkpoint_seconds);
         let mut notes = tokio::time::interval_at(Instant::now() + every, every);
         notes.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -181,14 +201,10 @@ impl Lessor {
                     Ok(change) => self.follow(&change.leases),
                     Err(_) => self.load(node),
                 },
-                () = due => {
-                    if !self.expire(node, term).await {
-                        return;
-                    }
-                }
+                () = due => self.expire(node, claim).await,
                 _ = notes.tick() => {
                     let due = self.deadlines.lock().to_note(Instant::now(), every);
-                    if let Err(error) = self.note(node, due).await {
+                    if let Err(error) = self.note(node, due, claim).await {
                         tracing::debug!(%error, "remaining lease times not noted");
                     }
                 }
@@ -212,20 +228,18 @@ impl Lessor {
         }
     }
 
-    /// Whether this member still holds the part.
-    async fn expire(&self, node: &Node, term: u64) -> bool {
+    async fn expire(&self, node: &Node, claim: u64) {
         let over = self.deadlines.lock().take_over(Instant::now(), BATCH);
         if over.is_empty() {
-            return true;
+            return;
         }
-        match node.group.propose(encode_expire(over.clone(), term)).await {
+        match node.group.propose(encode_expire(over.clone(), claim)).await {
             Ok(Ok(Reply::LeaseExpire(gone))) => {
                 node.metrics.expired.inc_by(gone.len() as u64);
                 let mut deadlines = self.deadlines.lock();
                 over.iter().for_each(|id| deadlines.forget(*id));
-                true
             }
-            Ok(Err(crate::store::StoreError::NotLessor)) => false,
+            Ok(Err(StoreError::NotLessor)) => self.lose(claim),
             other => {
                 let why = match other {
                     Ok(Ok(_)) => "wrong answer".to_owned(),
@@ -234,7 +248,6 @@ impl Lessor {
                 };
                 tracing::debug!(why, leases = over.len(), "leases not expired yet");
                 self.deadlines.lock().put_back(&over, Instant::now() + PAUSE);
-                true
             }
         }
     }

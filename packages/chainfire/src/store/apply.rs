@@ -40,6 +40,8 @@ pub(super) struct Change {
 pub(super) struct Batch<'a> {
     pub(super) shared: &'a Shared,
     pub(super) state: &'a State,
+    /// Of the entry in the log.
+    pub(super) index: u64,
     pub(super) done: Done,
     overlay: Overlay,
     /// Where the changes of the running transaction begin.
@@ -61,7 +63,7 @@ pub(super) struct Done {
 }
 
 impl<'a> Batch<'a> {
-    pub(super) fn new(shared: &'a Shared, state: &'a State) -> Batch<'a> {
+    pub(super) fn new(shared: &'a Shared, state: &'a State, index: u64) -> Batch<'a> {
         let done = Done {
             revision: state.revision,
             compacted: state.compacted,
@@ -72,7 +74,7 @@ impl<'a> Batch<'a> {
             lease_changes: Vec::new(),
             newest: Vec::new(),
         };
-        Batch { shared, state, done, overlay: Overlay::default(), begin: 0 }
+        Batch { shared, state, index, done, overlay: Overlay::default(), begin: 0 }
     }
 
     pub(super) fn finish(mut self) -> Done {
@@ -103,14 +105,11 @@ impl<'a> Batch<'a> {
             Request::Compact(compact) => self.compact(&compact).map(Reply::Compact),
             Request::LeaseGrant(grant) => self.lease_grant(&grant).map(Reply::LeaseGrant),
             Request::LeaseRevoke(revoke) => self.lease_revoke(&revoke).map(Reply::LeaseRevoke),
-            Request::LeaseCheckpoint(marks) => {
-                Ok(Reply::LeaseCheckpoint(self.lease_checkpoint(&marks)))
+            Request::LeaseRemaining(marks) => {
+                self.lease_remaining(&marks).map(|()| Reply::LeaseRemaining)
             }
             Request::LeaseExpire(expire) => self.lease_expire(&expire).map(Reply::LeaseExpire),
-            Request::LessorClaim(claim) => {
-                self.done.lessor = self.done.lessor.max(claim.term);
-                Ok(Reply::LessorClaim)
-            }
+            Request::LessorClaim(_) => self.lessor_claim().map(Reply::LessorClaim),
             Request::Alarm(alarm) => Ok(Reply::Alarm(self.alarm(&alarm))),
         };
         match &outcome {
@@ -135,7 +134,7 @@ impl<'a> Batch<'a> {
             | Request::Compact(_)
             | Request::LeaseRevoke(_)
             | Request::LeaseExpire(_) => (true, false),
-            Request::LeaseCheckpoint(_) | Request::LessorClaim(_) | Request::Alarm(_) => {
+            Request::LeaseRemaining(_) | Request::LessorClaim(_) | Request::Alarm(_) => {
                 (false, false)
             }
         };

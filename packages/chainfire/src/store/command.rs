@@ -4,11 +4,12 @@
 //! in the log. Whatever must be chosen (a lease's id, its least time to live) is chosen by the
 //! proposer before the log; applying chooses nothing.
 
-use api::chainfire_internal::{Command, LeaseExpire, LessorClaim, command::Request};
+use api::chainfire_internal::{
+    Command, LeaseExpire, LeaseRemaining, LessorClaim, command::Request,
+};
 use api::etcdserverpb::{
-    AlarmResponse, CompactionResponse, DeleteRangeResponse, LeaseCheckpointResponse,
-    LeaseGrantResponse, LeaseRevokeResponse, PutResponse, RangeResponse, ResponseHeader,
-    TxnResponse,
+    AlarmResponse, CompactionResponse, DeleteRangeResponse, LeaseCheckpoint, LeaseGrantResponse,
+    LeaseRevokeResponse, PutResponse, RangeResponse, ResponseHeader, TxnResponse,
 };
 use bytes::Bytes;
 use prost::Message;
@@ -33,12 +34,12 @@ pub enum Reply {
     LeaseGrant(LeaseGrantResponse),
     /// Answer to a revocation.
     LeaseRevoke(LeaseRevokeResponse),
-    /// Answer to a checkpoint.
-    LeaseCheckpoint(LeaseCheckpointResponse),
+    /// What is left of leases is noted.
+    LeaseRemaining,
     /// Answer to an expiry: the leases that were there and are gone now.
     LeaseExpire(Vec<i64>),
-    /// The claim is taken; expiry of earlier terms is refused from here on.
-    LessorClaim,
+    /// The claim is taken, and this is its number; what others propose is refused from here on.
+    LessorClaim(u64),
     /// Answer to a change of alarms.
     Alarm(AlarmResponse),
 }
@@ -51,15 +52,20 @@ pub fn encode(request: Request) -> Bytes {
     Command { request: Some(request) }.encode_to_vec().into()
 }
 
-/// The bytes that expire `ids`, valid while no later term than `term` claimed the lessor's part.
-pub fn encode_expire(ids: Vec<i64>, term: u64) -> Bytes {
-    encode(Request::LeaseExpire(LeaseExpire { ids, term }))
+/// The bytes that expire `ids`, valid while `claim` is the last claim of the lessor's part.
+pub fn encode_expire(ids: Vec<i64>, claim: u64) -> Bytes {
+    encode(Request::LeaseExpire(LeaseExpire { ids, claim }))
+}
+
+/// The bytes that note what is left of leases, valid while `claim` is the last claim.
+pub fn encode_remaining(checkpoints: Vec<LeaseCheckpoint>, claim: u64) -> Bytes {
+    encode(Request::LeaseRemaining(LeaseRemaining { checkpoints, claim }))
 }
 
 /// The bytes by which a new leader takes over the leases. It must be applied before the leader
-/// serves keep-alives: from then on no expiry that an earlier leader proposed can take effect.
-pub fn encode_claim(term: u64) -> Bytes {
-    encode(Request::LessorClaim(LessorClaim { term }))
+/// serves keep-alives: from then on nothing that an earlier leader proposed can take effect.
+pub fn encode_claim() -> Bytes {
+    encode(Request::LessorClaim(LessorClaim {}))
 }
 
 pub(super) fn header(revision: i64) -> Option<ResponseHeader> {

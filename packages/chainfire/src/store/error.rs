@@ -53,7 +53,7 @@ pub enum StoreError {
     /// The bytes in the log are not a command. Every member refuses them alike.
     #[error("chainfire: malformed command")]
     Malformed,
-    /// The proposer of a lease expiry was no longer the lessor when it was applied.
+    /// The proposer of an expiry or a note was not the lessor when it was applied.
     #[error("chainfire: not the lessor any more")]
     NotLessor,
     /// The engine failed a read; the text says how.

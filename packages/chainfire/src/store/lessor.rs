@@ -1,9 +1,8 @@
 //! The lease commands.
 
-use api::chainfire_internal::LeaseExpire;
+use api::chainfire_internal::{LeaseExpire, LeaseRemaining};
 use api::etcdserverpb::{
-    LeaseCheckpointRequest, LeaseCheckpointResponse, LeaseGrantRequest, LeaseGrantResponse,
-    LeaseRevokeRequest, LeaseRevokeResponse,
+    LeaseGrantRequest, LeaseGrantResponse, LeaseRevokeRequest, LeaseRevokeResponse,
 };
 
 use super::StoreError;
@@ -47,11 +46,23 @@ impl Batch<'_> {
         Ok(LeaseRevokeResponse { header: header(self.seen()) })
     }
 
-    /// Each lease's keys go in one revision of their own.
-    pub(super) fn lease_expire(&mut self, request: &LeaseExpire) -> Result<Vec<i64>, StoreError> {
-        if request.term < self.done.lessor {
+    /// Takes the lessor's part; answers the claim's number. An entry may hold commands of several
+    /// members, but only one claim.
+    pub(super) fn lessor_claim(&mut self) -> Result<u64, StoreError> {
+        if self.done.lessor == self.index {
             return Err(StoreError::NotLessor);
         }
+        self.done.lessor = self.index;
+        Ok(self.index)
+    }
+
+    fn check_claim(&self, claim: u64) -> Result<(), StoreError> {
+        if claim == self.done.lessor { Ok(()) } else { Err(StoreError::NotLessor) }
+    }
+
+    /// Each lease's keys go in one revision of their own.
+    pub(super) fn lease_expire(&mut self, request: &LeaseExpire) -> Result<Vec<i64>, StoreError> {
+        self.check_claim(request.claim)?;
         let mut gone = Vec::new();
         for &id in &request.ids {
             if self.revoke(id) {
@@ -76,10 +87,8 @@ impl Batch<'_> {
         true
     }
 
-    pub(super) fn lease_checkpoint(
-        &mut self,
-        request: &LeaseCheckpointRequest,
-    ) -> LeaseCheckpointResponse {
+    pub(super) fn lease_remaining(&mut self, request: &LeaseRemaining) -> Result<(), StoreError> {
+        self.check_claim(request.claim)?;
         for checkpoint in &request.checkpoints {
             if let Some(info) = self.done.leases.get(&self.state.leases, checkpoint.id) {
                 let info = LeaseInfo { remaining: checkpoint.remaining_ttl, ..info };
@@ -87,6 +96,6 @@ impl Batch<'_> {
                 self.done.lease_changes.push(LeaseChange::Checkpointed(info));
             }
         }
-        LeaseCheckpointResponse { header: header(self.done.revision) }
+        Ok(())
     }
 }

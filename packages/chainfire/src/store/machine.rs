@@ -89,15 +89,16 @@ impl Store {
         Reader { shared: self.shared.clone() }
     }
 
-    /// Applies the commands of one entry. `mark` adds to the engine batch.
+    /// Applies the commands of the entry at `index`. `mark` adds to the engine batch.
     pub(super) fn run(
         &mut self,
+        index: u64,
         requests: &[Bytes],
         mark: impl FnOnce(&mut engine::Batch),
     ) -> Result<Vec<Outcome>, Fatal> {
         let (outcomes, done) = {
             let state = self.shared.state.read();
-            let mut batch = Batch::new(&self.shared, &state);
+            let mut batch = Batch::new(&self.shared, &state, index);
             let mut outcomes = Vec::with_capacity(requests.len());
             for request in requests {
                 outcomes.push(batch.command(request)?);
@@ -262,13 +263,8 @@ impl Machine for Store {
         Applied::from_lookup(self.group, |key| self.marks.get(key).cloned())
     }
 
-    fn apply(
-        &mut self,
-        _index: u64,
-        requests: &[Bytes],
-        mark: Mark,
-    ) -> Result<Vec<Outcome>, Fatal> {
-        let outcomes = self.run(requests, |batch| mark.put(batch))?;
+    fn apply(&mut self, index: u64, requests: &[Bytes], mark: Mark) -> Result<Vec<Outcome>, Fatal> {
+        let outcomes = self.run(index, requests, |batch| mark.put(batch))?;
         self.keep(mark);
         Ok(outcomes)
     }

@@ -49,7 +49,7 @@ mod tests;
 
 pub use api::chainfire_internal::{Command, command::Request};
 pub use check::MAX_KEY;
-pub use command::{Outcome, Reply, encode, encode_claim, encode_expire};
+pub use command::{Outcome, Reply, encode, encode_claim, encode_expire, encode_remaining};
 pub use error::StoreError;
 pub use events::{Before, Changes, Lagged, Subscription};
 pub use hash::HashKv;

@@ -231,8 +231,8 @@ impl Reader {
         Some(state.leases.keys(id).cloned().collect())
     }
 
-    /// The latest term that claimed the lessor's part.
-    pub fn lessor_term(&self) -> u64 {
+    /// The last claim of the lessor's part; 0 before the first.
+    pub fn lessor_claim(&self) -> u64 {
         self.shared.state.read().lessor
     }
 

@@ -38,7 +38,7 @@ pub(super) struct State {
     pub(super) revision: i64,
     /// Reads below are refused; -1 before the first compaction, as etcd has it.
     pub(super) compacted: i64,
-    /// The latest term that claimed the lessor's part.
+    /// The last claim of the lessor's part; 0 before the first.
     pub(super) lessor: u64,
     pub(super) index: Index,
     pub(super) leases: LeaseTable,

@@ -20,8 +20,9 @@ fn script(seed: u64, entries: usize) -> Vec<Vec<Bytes>> {
     let mut entry = || {
         let count = 1 + dice.below(5);
         let mut commands = Vec::new();
+        model.index += 1;
         for _ in 0..count {
-            let command = dice.command(model.revision());
+            let command = dice.command(model.revision(), model.lessor);
             let _ = model.apply(&command);
             commands.push(encode(command));
         }
@@ -34,7 +35,7 @@ fn apply(bench: &mut Bench, entry: &[Bytes], index: usize) {
     let mark = |batch: &mut engine::Batch| {
         batch.put(META, APPLIED, index.to_be_bytes().to_vec());
     };
-    bench.store.run(entry, mark).unwrap();
+    bench.store.run(index as u64, entry, mark).unwrap();
 }
 
 fn applied(engine: &LossyMemory) -> usize {
@@ -97,7 +98,7 @@ fn a_dead_engine_stops_the_store_and_publishes_nothing() {
     bench.put("a", "1");
     engine.fail();
     let entry = [encode(super::put("a", "2"))];
-    assert!(bench.store.run(&entry, |_| {}).is_err());
+    assert!(bench.store.run(1000, &entry, |_| {}).is_err());
     assert_eq!(bench.get("a").unwrap().0, "1");
     assert_eq!(bench.reader.revision(), 2);
 }

@@ -15,7 +15,7 @@ fn busy(seed: u64) -> Bench {
     let mut bench = Bench::new();
     let mut dice = Dice::new(seed);
     for _ in 0..150 {
-        let command = dice.command(bench.reader.revision());
+        let command = dice.command(bench.reader.revision(), bench.reader.lessor_claim());
         let _ = bench.run(command);
     }
     let _ = bench.grant(77, 60);

@@ -29,6 +29,8 @@ struct Bench {
     options: StoreOptions,
     store: Store,
     reader: Reader,
+    /// Of the last entry.
+    index: u64,
 }
 
 impl Bench {
@@ -38,19 +40,25 @@ impl Bench {
 
     fn on(engine: Engine, options: StoreOptions) -> Bench {
         let (store, reader) = Store::open(engine.clone(), 1, options.clone()).unwrap();
-        Bench { engine, options, store, reader }
+        Bench { engine, options, store, reader, index: 0 }
     }
 
     /// Closes the store and opens what the engine has.
     fn reopen(self) -> Bench {
-        let Bench { engine, options, store, reader } = self;
+        let Bench { engine, options, store, reader, index } = self;
         drop((store, reader));
-        Bench::on(engine, options)
+        Bench { index, ..Bench::on(engine, options) }
     }
 
     fn batch(&mut self, requests: &[Request]) -> Vec<Outcome> {
         let bytes: Vec<Bytes> = requests.iter().cloned().map(encode).collect();
-        self.store.run(&bytes, |_| {}).unwrap()
+        self.entry(&bytes)
+    }
+
+    /// One entry, at the next index.
+    fn entry(&mut self, requests: &[Bytes]) -> Vec<Outcome> {
+        self.index += 1;
+        self.store.run(self.index, requests, |_| {}).unwrap()
     }
 
     fn run(&mut self, request: Request) -> Outcome {

@@ -20,7 +20,9 @@ pub(super) struct Model {
     pub(super) events: Vec<Event>,
     pub(super) compacted: i64,
     pub(super) leases: BTreeMap<i64, (i64, i64)>,
-    lessor: u64,
+    pub(super) lessor: u64,
+    /// Of the running entry.
+    pub(super) index: u64,
     work: Pairs,
     changes: Vec<Event>,
 }
@@ -45,6 +47,7 @@ impl Model {
             compacted: -1,
             leases: BTreeMap::new(),
             lessor: 0,
+            index: 0,
             work: Pairs::new(),
             changes: Vec::new(),
         }
@@ -122,15 +125,20 @@ impl Model {
                 }
                 Ok(Reply::LeaseRevoke(LeaseRevokeResponse { header: head(self.seen()) }))
             }
-            Request::LeaseCheckpoint(marks) => {
+            Request::LeaseRemaining(marks) if marks.claim != self.lessor => {
+                Err(StoreError::NotLessor)
+            }
+            Request::LeaseRemaining(marks) => {
                 for mark in &marks.checkpoints {
                     if let Some((_, remaining)) = self.leases.get_mut(&mark.id) {
                         *remaining = mark.remaining_ttl;
                     }
                 }
-                Ok(Reply::LeaseCheckpoint(LeaseCheckpointResponse { header: now }))
+                Ok(Reply::LeaseRemaining)
             }
-            Request::LeaseExpire(expire) if expire.term < self.lessor => Err(StoreError::NotLessor),
+            Request::LeaseExpire(expire) if expire.claim != self.lessor => {
+                Err(StoreError::NotLessor)
+            }
             Request::LeaseExpire(expire) => {
                 let mut gone = Vec::new();
                 for &id in &expire.ids {
@@ -142,9 +150,10 @@ impl Model {
                 }
                 Ok(Reply::LeaseExpire(gone))
             }
-            Request::LessorClaim(claim) => {
-                self.lessor = self.lessor.max(claim.term);
-                Ok(Reply::LessorClaim)
+            Request::LessorClaim(_) if self.lessor == self.index => Err(StoreError::NotLessor),
+            Request::LessorClaim(_) => {
+                self.lessor = self.index;
+                Ok(Reply::LessorClaim(self.index))
             }
             Request::Alarm(_) => unreachable!("the model has no alarms"),
         }

@@ -88,10 +88,12 @@ fn play_on(engine: engine::Engine, seed: u64, entries: usize, options: StoreOpti
     let mut seen = 0;
     for entry in 0..entries {
         let count = 1 + dice.below(6);
-        let commands: Vec<Request> = (0..count).map(|_| dice.command(model.revision())).collect();
+        model.index += 1;
+        let mut command = || dice.command(model.revision(), model.lessor);
+        let commands: Vec<Request> = (0..count).map(|_| command()).collect();
         let expected: Vec<Outcome> = commands.iter().map(|command| model.apply(command)).collect();
         let bytes: Vec<Bytes> = commands.iter().cloned().map(encode).collect();
-        let got = bench.store.run(&bytes, |_| {}).unwrap();
+        let got = bench.entry(&bytes);
         for ((got, expected), command) in got.iter().zip(&expected).zip(&commands) {
             assert_eq!(got, expected, "seed {seed}, entry {entry}: {command:?}");
         }

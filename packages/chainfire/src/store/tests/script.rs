@@ -1,6 +1,6 @@
 //! Random commands from a seed.
 
-use api::chainfire_internal::{LeaseExpire, LessorClaim};
+use api::chainfire_internal::{LeaseExpire, LeaseRemaining, LessorClaim};
 use api::etcdserverpb::compare::TargetUnion;
 use api::etcdserverpb::*;
 use bytes::Bytes;
@@ -159,7 +159,9 @@ impl Dice {
         }
     }
 
-    pub(super) fn command(&mut self, revision: i64) -> Request {
+    pub(super) fn command(&mut self, revision: i64, lessor: u64) -> Request {
+        // Mostly the last claim.
+        let claim = lessor + u64::from(self.one_in(3));
         match self.below(40) {
             0..12 => Request::Put(self.put()),
             12..16 => Request::DeleteRange(self.delete()),
@@ -177,13 +179,13 @@ impl Dice {
             35 => Request::LeaseRevoke(LeaseRevokeRequest { id: [7, -8][self.below(2) as usize] }),
             36 => {
                 let ids = vec![9, 7, 12];
-                Request::LeaseExpire(LeaseExpire { ids, term: self.below(4) })
+                Request::LeaseExpire(LeaseExpire { ids, claim })
             }
-            37 => Request::LessorClaim(LessorClaim { term: self.below(3) }),
+            37 => Request::LessorClaim(LessorClaim {}),
             _ => {
                 let remaining_ttl = self.below(9) as i64;
                 let checkpoints = vec![LeaseCheckpoint { id: self.lease(), remaining_ttl }];
-                Request::LeaseCheckpoint(LeaseCheckpointRequest { checkpoints })
+                Request::LeaseRemaining(LeaseRemaining { checkpoints, claim })
             }
         }
     }

@@ -31,12 +31,12 @@ fn measure(engine: Engine) {
         .collect();
     rate("puts of new keys, 64 an entry", KEYS, || {
         for entry in &entries {
-            bench.store.run(entry, |_| {}).unwrap();
+            bench.entry(entry);
         }
     });
     rate("puts again, 64 an entry", 200_000, || {
         for entry in &entries[..200_000 / 64] {
-            bench.store.run(entry, |_| {}).unwrap();
+            bench.entry(entry);
         }
     });
     drop(entries);

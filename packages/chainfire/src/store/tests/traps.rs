@@ -1,11 +1,8 @@
 //! Revisions, puts, deletes, leases, compaction, alarms: where clients notice a difference.
 
-use api::chainfire_internal::{LeaseExpire, LessorClaim};
+use api::chainfire_internal::{LeaseExpire, LeaseRemaining, LessorClaim};
 use api::etcdserverpb::alarm_request::AlarmAction;
-use api::etcdserverpb::{
-    AlarmRequest, AlarmType, DeleteRangeRequest, LeaseCheckpoint, LeaseCheckpointRequest,
-    PutRequest,
-};
+use api::etcdserverpb::{AlarmRequest, AlarmType, DeleteRangeRequest, LeaseCheckpoint, PutRequest};
 use tonic::Code;
 
 use super::*;
@@ -190,30 +187,43 @@ fn a_lease_of_the_same_batch_can_be_used_and_revoked() {
 }
 
 #[test]
-fn a_lessor_of_an_earlier_term_expires_nothing() {
+fn a_former_lessor_expires_and_notes_nothing() {
     let mut bench = Bench::new();
     for id in [7, 8] {
         bench.grant(id, 5).unwrap();
         bench.run(put_with(&format!("key{id}"), "1", id)).unwrap();
     }
-    bench.run(Request::LessorClaim(LessorClaim { term: 3 })).unwrap();
-    let expire = |term| Request::LeaseExpire(LeaseExpire { ids: vec![7, 99, 8], term });
-    assert_eq!(bench.run(expire(2)), Err(StoreError::NotLessor));
+    let claim = || Request::LessorClaim(LessorClaim {});
+    let expire = |claim| Request::LeaseExpire(LeaseExpire { ids: vec![7, 99, 8], claim });
+    assert_eq!(bench.run(claim()), Ok(Reply::LessorClaim(5)));
+    // Of two members whose claims meet in one entry, one has the part.
+    let refused = Err(StoreError::NotLessor);
+    let both = bench.batch(&[claim(), expire(5), claim()]);
+    assert_eq!(both, [Ok(Reply::LessorClaim(6)), refused.clone(), refused.clone()]);
+    for other in [0, 5, 7] {
+        assert_eq!(bench.run(expire(other)), refused);
+        assert_eq!(bench.run(remaining(&[(7, 1)], other)), refused);
+    }
     assert!(bench.get("key7").is_some());
-    assert_eq!(bench.run(expire(3)), Ok(Reply::LeaseExpire(vec![7, 8])));
-    assert_eq!((bench.reader.revision(), bench.reader.lessor_term()), (5, 3));
+    assert!(bench.reader.leases().iter().all(|info| info.remaining == 0));
+    assert_eq!(bench.run(expire(6)), Ok(Reply::LeaseExpire(vec![7, 8])));
+    assert_eq!((bench.reader.revision(), bench.reader.lessor_claim()), (5, 6));
     let bench = bench.reopen();
-    assert_eq!(bench.reader.lessor_term(), 3);
+    assert_eq!(bench.reader.lessor_claim(), 6);
+}
+
+fn remaining(left: &[(i64, i64)], claim: u64) -> Request {
+    let checkpoint = |&(id, remaining_ttl): &(i64, i64)| LeaseCheckpoint { id, remaining_ttl };
+    let checkpoints = left.iter().map(checkpoint).collect();
+    Request::LeaseRemaining(LeaseRemaining { checkpoints, claim })
 }
 
 #[test]
 fn a_checkpoint_keeps_the_remaining_time() {
     let mut bench = Bench::new();
     bench.grant(-7, 50).unwrap();
-    let checkpoints = [(-7, 20), (99, 1)];
-    let checkpoints =
-        checkpoints.map(|(id, remaining_ttl)| LeaseCheckpoint { id, remaining_ttl }).to_vec();
-    bench.run(Request::LeaseCheckpoint(LeaseCheckpointRequest { checkpoints })).unwrap();
+    bench.run(Request::LessorClaim(LessorClaim {})).unwrap();
+    bench.run(remaining(&[(-7, 20), (99, 1)], 2)).unwrap();
     let bench = bench.reopen();
     assert_eq!(bench.reader.leases(), [LeaseInfo { id: -7, ttl: 50, remaining: 20 }]);
 }
@@ -316,11 +326,11 @@ fn alarms_forbid_growth_but_not_cleaning_up() {
 fn bytes_that_are_no_command_are_refused_and_unknown_commands_stop_the_member() {
     let mut bench = Bench::new();
     let garbage = [Bytes::from_static(b"\xff\xff"), Bytes::new()];
-    let outcomes = bench.store.run(&garbage, |_| {}).unwrap();
+    let outcomes = bench.entry(&garbage);
     assert_eq!(outcomes, [Err(StoreError::Malformed), Err(StoreError::Malformed)]);
     // Field 1000 with an empty message: what a newer version may write.
     let newer = [Bytes::from_static(&[0xc2, 0x3e, 0x00])];
-    assert!(bench.store.run(&newer, |_| {}).is_err());
+    assert!(bench.store.run(1000, &newer, |_| {}).is_err());
 }
 
 /// The numbers are what etcd 3.4.23 answered to the same commands.
