@@ -20,7 +20,8 @@ use super::deadlines::{Deadlines, Renewed};
 use super::node::{Node, mismatch};
 use super::refusal;
 use crate::store::{
-    LeaseChange, Reply, StoreError, Subscription, encode_claim, encode_expire, encode_remaining,
+    LeaseChange, Reader, Reply, StoreError, Subscription, encode_claim, encode_expire,
+    encode_remaining,
 };
 
 /// Leases in one command.
@@ -97,9 +98,17 @@ impl Lessor {
     pub(crate) async fn left(&self, node: &Node, id: i64) -> Result<Option<(i64, i64)>, Status> {
         self.held(node.timeout()).await?;
         node.barrier().await?;
-        let Some(info) = node.reader.lease(id) else { return Ok(None) };
+        self.look(&node.reader, id)
+    }
+
+    fn look(&self, reader: &Reader, id: i64) -> Result<Option<(i64, i64)>, Status> {
         let now = Instant::now();
         let mut deadlines = self.deadlines.lock();
+        // Nothing may be learned between two leaderships: it would be old in the second.
+        if self.holds.borrow().is_none() {
+            return Err(Status::from(&refusal::NOT_LEADER));
+        }
+        let Some(info) = reader.lease(id) else { return Ok(None) };
         deadlines.learn(info, now, Duration::ZERO);
         Ok(deadlines.left(id, now))
     }
@@ -156,7 +165,8 @@ impl Lessor {
             if !now.leads() || now.term != term {
                 continue;
             }
-            self.load(&node);
+            self.deadlines.lock().clear();
+            self.load(&node.reader);
             self.holds.send_replace(Some(claim));
             tracing::info!(term, leases = node.reader.lease_count(), "keeps the leases' deadlines");
             let mut status = node.group.watch_status();
@@ -173,9 +183,9 @@ impl Lessor {
         self.holds.send_replace(None);
     }
 
-    fn load(&self, node: &Node) {
+    fn load(&self, reader: &Reader) {
         let now = Instant::now();
-        let leases = node.reader.leases();
+        let leases = reader.leases();
         let ids: HashSet<i64> = leases.iter().map(|info| info.id).collect();
         let mut deadlines = self.deadlines.lock();
         deadlines.keep(&ids);
@@ -199,7 +209,7 @@ impl Lessor {
             tokio::select! {
                 change = changes.next() => match change {
                     Ok(change) => self.follow(&change.leases),
-                    Err(_) => self.load(node),
+                    Err(_) => self.load(&node.reader),
                 },
                 () = due => self.expire(node, claim).await,
                 _ = notes.tick() => {
@@ -250,5 +260,62 @@ impl Lessor {
                 self.deadlines.lock().put_back(&over, Instant::now() + PAUSE);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Store, StoreOptions, encode};
+    use api::chainfire_internal::command::Request as Command;
+    use api::etcdserverpb::LeaseGrantRequest;
+    use bytes::Bytes;
+
+    /// A store in memory, and its log.
+    struct Log {
+        store: Store,
+        reader: Reader,
+        index: u64,
+    }
+
+    impl Log {
+        fn new() -> Log {
+            let engine = Arc::new(engine::Memory::new(&Store::SPACES));
+            let (store, reader) = Store::open(engine, 1, StoreOptions::default()).unwrap();
+            Log { store, reader, index: 0 }
+        }
+
+        fn apply(&mut self, command: Bytes) -> Reply {
+            self.index += 1;
+            self.store.run(self.index, &[command], |_| {}).unwrap().remove(0).unwrap()
+        }
+
+        fn grant(&mut self, id: i64, ttl: i64) {
+            self.apply(encode(Command::LeaseGrant(LeaseGrantRequest { id, ttl })));
+        }
+
+        fn claim(&mut self) -> u64 {
+            match self.apply(encode_claim()) {
+                Reply::LessorClaim(claim) => claim,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_question_between_two_leaderships_leaves_nothing_behind() {
+        let (mut log, lessor) = (Log::new(), Lessor::new());
+        log.grant(7, 60);
+        let claim = log.claim();
+        lessor.holds.send_replace(Some(claim));
+        assert_eq!(lessor.look(&log.reader, 7).unwrap(), Some((60, 60)));
+        assert_eq!(lessor.look(&log.reader, 8).unwrap(), None);
+        lessor.lose(claim + 1);
+        lessor.look(&log.reader, 7).unwrap();
+        lessor.lose(claim);
+        lessor.deadlines.lock().clear();
+        let refused = lessor.look(&log.reader, 7).unwrap_err();
+        assert_eq!(refused.message(), "etcdserver: not leader");
+        assert_eq!(lessor.deadlines.lock().next(), None);
     }
 }

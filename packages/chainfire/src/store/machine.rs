@@ -90,7 +90,7 @@ impl Store {
     }
 
     /// Applies the commands of the entry at `index`. `mark` adds to the engine batch.
-    pub(super) fn run(
+    pub(crate) fn run(
         &mut self,
         index: u64,
         requests: &[Bytes],
