@@ -172,6 +172,7 @@ impl Host {
         shared.tasks.spawn(shared.clone().run_reads());
         shared.tasks.spawn(shared.clone().run_persist());
         shared.tasks.spawn(shared.clone().run_standing());
+        shared.tasks.spawn(shared.clone().run_finish_changes());
         self.inner.service.add(group, shared.clone());
         Ok(shared)
     }

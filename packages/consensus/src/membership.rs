@@ -1,6 +1,7 @@
 //! Changes of the members. They are decided on the leader, one at a time; any member forwards.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::raft as pb;
@@ -8,6 +9,7 @@ use api::raft::change_request::Change;
 use openraft::ChangeMembers;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, InitializeError, RaftError};
+use openraft::metrics::RaftServerMetrics;
 use tokio::time::{Instant, timeout_at};
 
 use crate::error::MembershipError as Error;
@@ -144,8 +146,9 @@ impl<M: Machine> Shared<M> {
         if self.leader() != Some(self.me) {
             return Err(Here::NotLeader);
         }
-        let status = self.status();
         tracing::info!(group = self.group, change = %Named(&change), "changing the members");
+        let left = self.finish_change().await?;
+        let status = self.status();
         match change {
             Change::AddLearner(node) => {
                 let info = wire::from_info(node.info.unwrap_or_default());
@@ -159,7 +162,7 @@ impl<M: Machine> Shared<M> {
             Change::Promote(id) => {
                 let member = status.member(id).ok_or(Error::NotFound(id))?;
                 if member.voter {
-                    return Err(Error::NotLearner(id).into());
+                    return left.ok_or(Error::NotLearner(id).into());
                 }
                 self.judge(|status, asked| {
                     self.caught_up(status, id)?;
@@ -188,6 +191,47 @@ impl<M: Machine> Shared<M> {
                 self.commit(ChangeMembers::SetNodes(BTreeMap::from([(node.id, info)]))).await
             }
             Change::Transfer(to) => self.transfer_here(&status, to).await.map(|()| 0),
+        }
+    }
+
+    /// Finishes what a leader that was lost between the two steps of a change has left half done:
+    /// until then both the old and the new voters must have a majority. Returns the index of the
+    /// entry, if there was anything to finish.
+    async fn finish_change(&self) -> Result<Option<u64>, Here> {
+        if !is_joint(&self.raft.server_metrics().borrow_watched()) {
+            return Ok(None);
+        }
+        tracing::info!(group = self.group, "finishing a change of members");
+        // Adding nobody leaves the newer of the two sets of voters.
+        self.commit(ChangeMembers::AddVoterIds(BTreeSet::new())).await.map(Some)
+    }
+
+    /// On the leader: finishes changes that nobody drives any more.
+    pub(crate) async fn run_finish_changes(self: Arc<Self>) {
+        let mut metrics = self.raft.server_metrics();
+        let finish = async {
+            loop {
+                let stuck = {
+                    let now = metrics.borrow_and_update();
+                    now.current_leader == Some(self.me) && is_joint(&now)
+                };
+                if stuck {
+                    // A change that is driven from here is done once this is held.
+                    let _one = self.changing.lock().await;
+                    if self.leader() == Some(self.me)
+                        && let Err(Here::Error(error)) = self.finish_change().await
+                    {
+                        tracing::warn!(group = self.group, %error, "a change of members is half done");
+                    }
+                }
+                if metrics.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = finish => {}
+            () = self.stop.cancelled() => {}
         }
     }
 
@@ -355,6 +399,11 @@ impl<M: Machine> Shared<M> {
             Kind::Unknown => Error::Failed(e.detail),
         }
     }
+}
+
+/// Whether the voters are those before and those after a change.
+fn is_joint(metrics: &RaftServerMetrics<Types>) -> bool {
+    metrics.membership_config.membership().get_joint_config().len() > 1
 }
 
 fn from_library(e: ChangeMembershipError<crate::raft::LeaderId, u64>) -> Error {

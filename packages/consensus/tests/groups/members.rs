@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use api::raft as pb;
+use api::raft::raft_client::RaftClient;
 use consensus::{MembershipError, NodeInfo, Role};
+use prost::Message;
 
-use crate::common::{self, Cluster, Net, Node, put, until};
+use crate::common::{self, Cluster, GROUP, Net, Node, put, until};
 
 async fn learner(cluster: &mut Cluster, id: u64) {
     let mut node = Node::new(id, &cluster.net, id).await;
@@ -151,6 +154,84 @@ async fn a_removed_follower_that_was_away_learns_it_when_it_is_back() {
     let status = group.status();
     assert_eq!((status.term, status.leader), (term, Some(leader)));
     cluster.shutdown().await;
+}
+
+/// Plays a leader that begins a promotion of the third node and is lost before its second step:
+/// the voters are then those before and those after.
+async fn half_promote(cluster: &Cluster) -> u64 {
+    let leader = cluster.leader(&[1, 2, 3]).await;
+    let status = cluster.group(leader).status();
+    until("all have all", || async {
+        (1..=3).all(|id| cluster.group(id).applied() == status.last_index)
+    })
+    .await;
+    let id = |term, node, index| Some(pb::LogId { term, node, index });
+    let term = status.term + 10;
+    let entry_id = id(term, 2, status.last_index);
+    let nodes = cluster.nodes.iter();
+    let members = pb::Membership {
+        configs: vec![pb::Voters { ids: vec![1, 2] }, pb::Voters { ids: vec![1, 2, 3] }],
+        nodes: nodes
+            .map(|node| pb::Node {
+                id: node.id,
+                info: Some(pb::NodeInfo {
+                    name: node.info().name,
+                    peer_urls: node.info().peer_urls,
+                    ..Default::default()
+                }),
+            })
+            .collect(),
+    };
+    let entry = pb::Entry { id: entry_id, body: Some(pb::entry::Body::Membership(members)) };
+    for to in [1, 3] {
+        let url = cluster.node(to).info().peer_urls[0].clone();
+        let endpoint = tonic::transport::Endpoint::from_shared(url).unwrap();
+        let request = pb::AppendRequest {
+            address: Some(pb::Address { group: GROUP, from: 2, to }),
+            vote: Some(pb::Vote { term, node: 2, committed: true }),
+            previous: id(status.term, leader, status.last_index - 1),
+            entries: vec![entry.encode_to_vec().into()],
+            ..Default::default()
+        };
+        let answer = RaftClient::new(endpoint.connect_lazy()).heartbeat(request).await.unwrap();
+        let outcome = answer.into_inner().outcome;
+        assert!(matches!(outcome, Some(pb::append_response::Outcome::Matched(_))), "{outcome:?}");
+    }
+    until("its entry counts", || async {
+        cluster.group(1).status().member(3).is_some_and(|m| m.voter)
+    })
+    .await;
+    status.last_index + 1
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_whose_leader_was_lost_half_way_is_finished() {
+    for asked in [false, true] {
+        let mut cluster = Cluster::form(2, common::options()).await;
+        learner(&mut cluster, 3).await;
+        let half = half_promote(&cluster).await;
+        if asked {
+            // Whoever began it tries again, and is not told that nothing is to be done.
+            until("promoted", || async {
+                match cluster.group(1).promote(3).await {
+                    Ok(()) | Err(MembershipError::NotLearner(3)) => true,
+                    Err(error) => panic!("{error}"),
+                }
+            })
+            .await;
+        }
+        let leader = cluster.leader(&[1, 2, 3]).await;
+        let group = cluster.group(leader);
+        // The entry, the new leader's first, and the one that finishes the change.
+        until("finished", || async { group.status().committed >= half + 2 }).await;
+        let away = if leader == 2 { 1 } else { 2 };
+        cluster.node_mut(away).stop().await;
+        until("a majority of the new voters is enough", || async {
+            group.propose(put("two of three")).await.is_ok()
+        })
+        .await;
+        cluster.shutdown().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
