@@ -78,6 +78,7 @@ fn serve(cli: &Cli) -> anyhow::Result<()> {
     }
     telemetry::init(SERVICE, &settings.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers())
         .enable_all()
         .build()
         .context("threads cannot be started")?;
@@ -91,4 +92,10 @@ fn serve(cli: &Cli) -> anyhow::Result<()> {
         chainfire::run(settings, stop).await
     })?;
     Ok(())
+}
+
+/// Half of the cores: a lone request hops less between threads, and the journal's and the store's
+/// own threads do a good part of the work.
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get() / 2).max(1)
 }
