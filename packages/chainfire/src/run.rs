@@ -146,6 +146,7 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> Result<Member
         member_id: me,
         status: group.watch_status(),
     };
+    let election = Duration::from_millis(settings.raft.election_ms);
     let node = Arc::new(Node {
         group: group.clone(),
         reader: reader.clone(),
@@ -153,7 +154,7 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> Result<Member
         limits: settings.limits.clone(),
         quota_bytes: settings.storage.quota_bytes,
         cluster_id: settings.cluster_id,
-        lessor: Arc::new(Lessor::new()),
+        lessor: Arc::new(Lessor::new(election)),
         peers,
         quorum: has_quorum.clone(),
         full: AtomicBool::new(false),
@@ -176,7 +177,6 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> Result<Member
         .map_err(twice)?;
 
     let tasks = TaskTracker::new();
-    let election = Duration::from_millis(settings.raft.election_ms);
     let watch_quorum = follow::watch_quorum(group.clone(), quorum, election);
     let until = |stop: &CancellationToken| stop.clone().cancelled_owned();
     let stopped = until(&own_stop);

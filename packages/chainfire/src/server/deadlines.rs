@@ -69,13 +69,14 @@ impl Deadlines {
         gone.into_iter().for_each(|id| self.forget(id));
     }
 
+    /// Gives a lease its whole time from `now`. It never ends sooner by that.
     pub(crate) fn renew(&mut self, id: i64, now: Instant) -> Renewed {
         if self.expiring.contains(&id) {
             return Renewed::Gone;
         }
         let Some(lease) = self.leases.get_mut(&id) else { return Renewed::Gone };
         self.order.remove(&(lease.deadline, id));
-        lease.deadline = now + seconds(lease.ttl);
+        lease.deadline = lease.deadline.max(now + seconds(lease.ttl));
         self.order.insert((lease.deadline, id));
         Renewed::Yes { ttl: lease.ttl, noted: lease.noted > 0 }
     }

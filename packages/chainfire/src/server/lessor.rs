@@ -33,11 +33,18 @@ pub(crate) struct Lessor {
     deadlines: Mutex<Deadlines>,
     /// The claim by which this member holds the part.
     holds: watch::Sender<Option<u64>>,
+    /// Time that is promised is told the client sooner than this.
+    prompt: Duration,
 }
 
+/// What renewals answered, and what must be noted before that is told.
+type Answers = (Vec<i64>, Vec<(i64, i64)>);
+
 impl Lessor {
-    pub(crate) fn new() -> Lessor {
-        Lessor { deadlines: Mutex::default(), holds: watch::Sender::new(None) }
+    /// With the shortest time of an election.
+    pub(crate) fn new(election: Duration) -> Lessor {
+        let holds = watch::Sender::new(None);
+        Lessor { deadlines: Mutex::default(), holds, prompt: election }
     }
 
     /// Waits until this member, the leader, holds the part.
@@ -58,40 +65,59 @@ impl Lessor {
     /// Renews leases on the leader; answers the time of each, 0 for those that are gone.
     pub(crate) async fn renew(&self, node: &Node, ids: &[i64]) -> Result<Vec<i64>, Status> {
         let claim = self.held(node.timeout()).await?;
-        // Without a quorum behind it, a former leader must not promise time.
+        // Time counts from before the barrier, and that must have passed as this leader's own: then
+        // whoever claims the part later gives the leases their whole time from later on.
+        let asked = Instant::now();
         node.barrier().await?;
-        let now = Instant::now();
-        let mut noted = Vec::new();
-        let mut answers = Vec::with_capacity(ids.len());
-        {
-            let mut deadlines = self.deadlines.lock();
-            if self.holds.borrow().is_none() {
-                return Err(Status::from(&refusal::NOT_LEADER));
-            }
-            for id in ids {
-                let mut renewed = deadlines.renew(*id, now);
-                if renewed == Renewed::Gone
-                    && deadlines.left(*id, now).is_none()
-                    && let Some(info) = node.reader.lease(*id)
-                {
-                    // Granted a moment ago.
-                    deadlines.learn(info, now, Duration::ZERO);
-                    renewed = deadlines.renew(*id, now);
-                }
-                answers.push(match renewed {
-                    Renewed::Gone => 0,
-                    Renewed::Yes { ttl, noted: has_note } => {
-                        if has_note {
-                            noted.push((*id, 0));
-                        }
-                        ttl
-                    }
-                });
-            }
+        if !node.group.status().leads() {
+            return Err(Status::from(&refusal::NOT_LEADER));
         }
+        let (answers, noted) = self.renew_from(asked, &node.reader, ids, claim)?;
         // Before the client relies on it: the next leader must not go by the old note.
         self.note(node, noted, claim).await?;
         Ok(answers)
+    }
+
+    /// Renews leases from `asked` on, if `claim` is the last claim in the log.
+    fn renew_from(
+        &self,
+        asked: Instant,
+        reader: &Reader,
+        ids: &[i64],
+        claim: u64,
+    ) -> Result<Answers, Status> {
+        let mut deadlines = self.deadlines.lock();
+        if reader.lessor_claim() != claim {
+            self.lose(claim);
+        }
+        if *self.holds.borrow() != Some(claim) {
+            return Err(Status::from(&refusal::NOT_LEADER));
+        }
+        if asked.elapsed() >= self.prompt {
+            return Err(Status::from(&refusal::TIMED_OUT));
+        }
+        let (mut answers, mut noted) = (Vec::with_capacity(ids.len()), Vec::new());
+        for id in ids {
+            let mut renewed = deadlines.renew(*id, asked);
+            if renewed == Renewed::Gone
+                && deadlines.left(*id, asked).is_none()
+                && let Some(info) = reader.lease(*id)
+            {
+                // Granted a moment ago.
+                deadlines.learn(info, Instant::now(), Duration::ZERO);
+                renewed = deadlines.renew(*id, asked);
+            }
+            answers.push(match renewed {
+                Renewed::Gone => 0,
+                Renewed::Yes { ttl, noted: has_note } => {
+                    if has_note {
+                        noted.push((*id, 0));
+                    }
+                    ttl
+                }
+            });
+        }
+        Ok((answers, noted))
     }
 
     /// Seconds left and granted, on the leader.
@@ -271,6 +297,8 @@ mod tests {
     use api::etcdserverpb::LeaseGrantRequest;
     use bytes::Bytes;
 
+    const LONG: Duration = Duration::from_secs(1000);
+
     /// A store in memory, and its log.
     struct Log {
         store: Store,
@@ -304,7 +332,7 @@ mod tests {
 
     #[test]
     fn a_question_between_two_leaderships_leaves_nothing_behind() {
-        let (mut log, lessor) = (Log::new(), Lessor::new());
+        let (mut log, lessor) = (Log::new(), Lessor::new(LONG));
         log.grant(7, 60);
         let claim = log.claim();
         lessor.holds.send_replace(Some(claim));
@@ -317,5 +345,36 @@ mod tests {
         let refused = lessor.look(&log.reader, 7).unwrap_err();
         assert_eq!(refused.message(), "etcdserver: not leader");
         assert_eq!(lessor.deadlines.lock().next(), None);
+    }
+
+    #[test]
+    fn time_is_promised_by_the_last_lessor_only_and_from_when_it_was_asked_for() {
+        let (mut log, lessor) = (Log::new(), Lessor::new(LONG));
+        log.grant(7, 60);
+        let claim = log.claim();
+        lessor.holds.send_replace(Some(claim));
+        lessor.load(&log.reader);
+        let granted = lessor.deadlines.lock().next().unwrap();
+        let renew = |lessor: &Lessor, log: &Log, asked, claim| {
+            lessor.renew_from(asked, &log.reader, &[7, 99], claim)
+        };
+        let asked = granted - Duration::from_secs(50);
+        assert_eq!(renew(&lessor, &log, asked, claim).unwrap(), (vec![60, 0], vec![]));
+        assert_eq!(lessor.deadlines.lock().next(), Some(asked + Duration::from_secs(60)));
+        // One that was asked for earlier and comes later takes nothing back.
+        let earlier = asked - Duration::from_secs(1);
+        renew(&lessor, &log, earlier, claim).unwrap();
+        assert_eq!(lessor.deadlines.lock().next(), Some(asked + Duration::from_secs(60)));
+
+        let late = Instant::now() - 2 * LONG;
+        let refused = renew(&lessor, &log, late, claim).unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::Unavailable);
+        assert!(renew(&lessor, &log, asked, claim + 1).is_err(), "it is not held by that claim");
+        assert_eq!(*lessor.holds.borrow(), Some(claim));
+        // Another leader has claimed, and this one does not know yet.
+        log.claim();
+        let refused = renew(&lessor, &log, asked, claim).unwrap_err();
+        assert_eq!(refused.message(), "etcdserver: not leader");
+        assert_eq!(*lessor.holds.borrow(), None, "it claims again, if it leads");
     }
 }
