@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures::{Stream, stream};
-use journal::{GroupId, Journal, Record};
+use journal::{GroupId, Journal, JournalError, Record};
 use openraft::OptionalSend;
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
@@ -60,6 +60,30 @@ struct State {
 
 fn journal_error(e: impl std::error::Error + Send + Sync + 'static) -> io::Error {
     io::Error::other(e)
+}
+
+/// Entries as they lie in the journal.
+fn decode(found: Vec<(u64, Bytes)>) -> io::Result<Vec<Entry>> {
+    let mut entries = Vec::with_capacity(found.len());
+    for (place, bytes) in found {
+        let entry = wire::decode_entry(bytes).map_err(journal_error)?;
+        if entry.id.index + 1 != place {
+            return Err(io::Error::other(format!(
+                "entry {} lies at place {place} of the journal",
+                entry.id
+            )));
+        }
+        entries.push(entry);
+    }
+    Ok(entries)
+}
+
+/// Waits until an append is durable.
+async fn durable(done: oneshot::Receiver<Result<(), Arc<JournalError>>>) -> io::Result<()> {
+    match done.await {
+        Ok(result) => result.map_err(journal_error),
+        Err(_) => Err(io::Error::other("the journal is closed")),
+    }
 }
 
 impl Log {
@@ -144,29 +168,35 @@ impl Log {
         }
     }
 
-    /// Entries `[from, to)` in the library's counting, as many as fit, but one at least.
+    /// Entries `[from, to)` in the library's counting, as many as fit, but one at least. May wait
+    /// for the disk.
     fn read(&self, from: u64, to: u64, max_bytes: usize) -> io::Result<Vec<Entry>> {
-        let from = from.max(crate::raft::count_of(self.shared.state.lock().purged.as_ref()));
+        let from = self.wanted_from(from);
         if from >= to {
             return Ok(Vec::new());
         }
-        let found = self
-            .shared
-            .journal
-            .read(self.shared.group, from + 1, to + 1, max_bytes)
-            .map_err(journal_error)?;
-        let mut entries = Vec::with_capacity(found.len());
-        for (place, bytes) in found {
-            let entry = wire::decode_entry(bytes).map_err(journal_error)?;
-            if entry.id.index + 1 != place {
-                return Err(io::Error::other(format!(
-                    "entry {} lies at place {place} of the journal",
-                    entry.id
-                )));
-            }
-            entries.push(entry);
+        let found = self.shared.journal.read(self.shared.group, from + 1, to + 1, max_bytes);
+        decode(found.map_err(journal_error)?)
+    }
+
+    /// The same for tasks: what is not in memory is read elsewhere.
+    async fn fetch(&self, from: u64, to: u64, max_bytes: usize) -> io::Result<Vec<Entry>> {
+        let first = self.wanted_from(from);
+        if first >= to {
+            return Ok(Vec::new());
         }
-        Ok(entries)
+        let (journal, group) = (&self.shared.journal, self.shared.group);
+        if let Some(found) = journal.read_cached(group, first + 1, to + 1, max_bytes) {
+            return decode(found);
+        }
+        let log = self.clone();
+        let read = tokio::task::spawn_blocking(move || log.read(from, to, max_bytes));
+        read.await.map_err(io::Error::other)?
+    }
+
+    /// What is purged is not there any more.
+    fn wanted_from(&self, from: u64) -> u64 {
+        from.max(crate::raft::count_of(self.shared.state.lock().purged.as_ref()))
     }
 
     fn range(&self, range: &impl RangeBounds<u64>) -> (u64, u64) {
@@ -208,7 +238,7 @@ impl RaftLogReader<Types> for Log {
                 if from >= to {
                     return Ok(None);
                 }
-                ready = log.read(from, to, READ_BYTES)?.into();
+                ready = log.fetch(from, to, READ_BYTES).await?.into();
                 let last = ready.back().map(|e| e.id.index);
                 from = last.ok_or_else(|| io::Error::other(format!("no entry {from}")))? + 1;
             }
@@ -223,7 +253,7 @@ impl RaftLogReader<Types> for Log {
         let (mut from, to) = self.range(&range);
         let mut entries = Vec::new();
         while from < to {
-            let more = self.read(from, to, READ_BYTES)?;
+            let more = self.fetch(from, to, READ_BYTES).await?;
             match more.last() {
                 Some(last) => from = last.id.index + 1,
                 None => break,
@@ -238,7 +268,7 @@ impl RaftLogReader<Types> for Log {
         start: u64,
         end: u64,
     ) -> Result<Vec<Entry>, io::Error> {
-        self.read(start, end, READ_BYTES)
+        self.fetch(start, end, READ_BYTES).await
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
@@ -266,14 +296,9 @@ impl RaftLogStorage<Types> for Log {
         self.shared.journal.append(records, move |result| {
             let _ = done.send(result);
         });
-        match saved.await {
-            Ok(Ok(())) => {
-                self.shared.state.lock().vote = Some(*vote);
-                Ok(())
-            }
-            Ok(Err(e)) => Err(journal_error(e)),
-            Err(_) => Err(io::Error::other("the journal is closed")),
-        }
+        durable(saved).await?;
+        self.shared.state.lock().vote = Some(*vote);
+        Ok(())
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
@@ -315,17 +340,22 @@ impl RaftLogStorage<Types> for Log {
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
-        // Not waited for: the entries that follow are in the same queue, and the dropped ones were
-        // never committed, so they may come back after a crash.
+        // Waited for: what follows may be applied before it is durable, and a dropped entry that
+        // came back after a crash would contradict what the machine has.
         let index = crate::raft::count_of(last.as_ref());
-        let mut state = self.shared.state.lock();
-        if crate::raft::count_of(state.last.as_ref()) <= index {
-            return Ok(());
+        let (done, dropped) = oneshot::channel();
+        {
+            let mut state = self.shared.state.lock();
+            if crate::raft::count_of(state.last.as_ref()) <= index {
+                return Ok(());
+            }
+            let record = Record::TruncateAfter { group: self.shared.group, index };
+            self.shared.journal.append(vec![record], move |result| {
+                let _ = done.send(result);
+            });
+            state.last = last.max(state.purged);
         }
-        let record = Record::TruncateAfter { group: self.shared.group, index };
-        self.shared.journal.append(vec![record], |_| {});
-        state.last = last.max(state.purged);
-        Ok(())
+        durable(dropped).await
     }
 
     async fn purge(&mut self, id: LogId) -> Result<(), io::Error> {
@@ -342,5 +372,68 @@ impl RaftLogStorage<Types> for Log {
         state.purged = Some(id);
         state.last = state.last.max(Some(id));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use journal::Options;
+    use journal::lossy::LossyDisk;
+    use openraft::EntryPayload;
+
+    use crate::raft::LeaderId;
+
+    fn id(index: u64) -> LogId {
+        LogId::new(LeaderId { term: 1, node_id: 1 }, index)
+    }
+
+    fn open(disk: &LossyDisk) -> (Journal, Log) {
+        let options = Options {
+            segment_bytes: 1 << 20,
+            cache_bytes: 0,
+            prepare_ahead: false,
+            ..Options::default()
+        };
+        let journal = Journal::open(Arc::new(disk.clone()), options).unwrap();
+        let log = Log::open(journal.clone(), 1, 1, false).unwrap();
+        (journal, log)
+    }
+
+    async fn filled(disk: &LossyDisk) -> Log {
+        let (journal, mut log) = open(disk);
+        let entries =
+            (0..6).map(|n| Entry { id: id(n), payload: EntryPayload::Blank, encoded: None });
+        log.append(entries, IOFlushed::noop()).await.unwrap();
+        journal.append_wait(Vec::new()).unwrap();
+        log
+    }
+
+    #[tokio::test]
+    async fn what_is_truncated_does_not_come_back() {
+        for seed in 0..20 {
+            let disk = LossyDisk::new(seed);
+            let mut log = filled(&disk).await;
+            log.truncate_after(Some(id(2))).await.unwrap();
+            disk.kill();
+            drop(log);
+            disk.crash();
+            let (_, mut log) = open(&disk);
+            assert_eq!(log.get_log_state().await.unwrap().last_log_id, Some(id(2)), "seed {seed}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_in_memory_is_read_from_the_disk() {
+        let disk = LossyDisk::new(1);
+        let mut log = filled(&disk).await;
+        // The cache holds nothing that is durable.
+        assert!(log.shared.journal.read_cached(1, 1, 7, usize::MAX).is_none());
+        let entries = log.try_get_log_entries(1..5).await.unwrap();
+        assert_eq!(
+            entries.iter().map(|e| e.id).collect::<Vec<_>>(),
+            (1..5).map(id).collect::<Vec<_>>()
+        );
+        assert_eq!(log.limited_get_log_entries(0, 6).await.unwrap().len(), 6);
     }
 }

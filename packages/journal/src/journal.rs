@@ -250,6 +250,18 @@ impl Journal {
         Ok(found)
     }
 
+    /// The same if all of it is in memory; never waits for the disk.
+    pub fn read_cached(
+        &self,
+        group: GroupId,
+        from: u64,
+        to_exclusive: u64,
+        max_bytes: usize,
+    ) -> Option<Vec<(u64, Bytes)>> {
+        let wanted = self.handle.shared.look_up(group, from, to_exclusive, max_bytes);
+        wanted.into_iter().map(|wanted| Some((wanted.index, wanted.found.ok()?))).collect()
+    }
+
     /// The first and the last index of a group's entries; `None` when it has none.
     pub fn span(&self, group: GroupId) -> Option<(u64, u64)> {
         self.handle.shared.inner.lock().state.groups.get(&group)?.span()
