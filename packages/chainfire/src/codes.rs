@@ -54,6 +54,8 @@ pub const MEMBERS: Code = Code("CF-3004");
 pub const WRONG_CLUSTER: Code = Code("CF-3005");
 /// A member of this name is alive.
 pub const ALIVE: Code = Code("CF-3006");
+/// The leader is new and does not know yet which members are alive.
+pub const NEW_LEADER: Code = Code("CF-3007");
 
 /// A setting is wrong in itself or beside another.
 pub const SETTINGS: Code = Code("CF-4001");

@@ -13,8 +13,12 @@ use tonic::{Request, Status};
 
 use crate::codes;
 use crate::data_dir::{DataDir, Owner};
-use crate::server::{Peers, new_id};
+use crate::server::{ALIVE, Peers, new_id};
 use crate::settings::{Initial, Settings};
+
+/// How long to wait when the member of this name is alive: it may be another machine, and then it
+/// stays so, or what was here before, and then its time is over soon.
+const PATIENCE: Duration = ALIVE;
 
 /// How long one member may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
@@ -78,6 +82,7 @@ async fn join(
     let mut backoff = rpc::Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
     let mut said = String::new();
     loop {
+        let mut pause = backoff.next();
         for url in &settings.join {
             let asked = tokio::select! {
                 () = stop.cancelled() => return Err(stopped()),
@@ -95,15 +100,25 @@ async fn join(
             }
             let why = Fault::from_status(&status)
                 .map_or_else(|| status.message().to_owned(), |fault| fault.to_string());
+            let displaces = is_alive(&status);
             if why != said {
-                tracing::info!(url, why, "not joined yet");
+                if displaces {
+                    tracing::warn!(url, why, "not joined: this machine's name is taken");
+                } else {
+                    tracing::info!(url, why, "not joined yet");
+                }
                 gate.close(format!("joining: {why}"));
                 said = why;
+            }
+            if displaces {
+                // The leader said so, whoever was asked.
+                pause = PATIENCE;
+                break;
             }
         }
         tokio::select! {
             () = stop.cancelled() => return Err(stopped()),
-            () = tokio::time::sleep(backoff.next()) => {}
+            () = tokio::time::sleep(pause) => {}
         }
     }
 }
@@ -118,6 +133,11 @@ async fn ask(url: &str, request: JoinRequest, peers: &Arc<Peers>) -> Result<u64,
         0 => Err(Status::internal("the answer has no member id")),
         id => Ok(id),
     }
+}
+
+/// Whether the leader holds that the member of this name lives.
+fn is_alive(status: &Status) -> bool {
+    Fault::from_status(status).is_some_and(|fault| fault.code == codes::ALIVE)
 }
 
 /// Whether asking again cannot help.

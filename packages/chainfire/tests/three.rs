@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use api::chainfire::JoinRequest;
+use api::chainfire::membership_client::MembershipClient;
 use api::etcdserverpb::cluster_client::ClusterClient;
 use api::etcdserverpb::kv_client::KvClient;
 use api::etcdserverpb::lease_client::LeaseClient;
@@ -225,6 +227,53 @@ async fn a_change_of_leaders_keeps_leases_and_watches() -> Result<()> {
     }
     let end = *seen.last().context("events")?;
     ensure!(seen == (2..=end).collect::<Vec<i64>>(), "{seen:?}");
+    three.stop().await;
+    Ok(())
+}
+
+/// Twins: the same name with another folder.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_leader_lets_nobody_displace_a_member_that_lives() -> Result<()> {
+    let mut three = Three::start().await?;
+    let leader = three.leader().context("a leader")?;
+    let (live, dead) = ((leader + 1) % 3, leader);
+    let before = three.list(live).await?;
+    let twin = |at: usize| JoinRequest {
+        cluster_id: "018f0000-0000-7000-8000-000000000001".into(),
+        name: format!("n{at}"),
+        nonce: vec![7; 16].into(),
+        peer_urls: vec!["http://127.0.0.1:9".into()],
+        client_urls: Vec::new(),
+    };
+    let peer = rpc::channel(&three.peers[live], None)?;
+    let join = |at: usize| {
+        let mut client = MembershipClient::new(peer.clone());
+        async move { client.join(twin(at)).await.map(|answer| answer.into_inner().member_id) }
+    };
+    let stopped = three.members[leader].take().context("runs")?;
+    stopped.stop().await;
+    // Whatever the new leader knows of the others: it never lets one of them be displaced.
+    let (mut codes, deadline) = (Vec::new(), tokio::time::Instant::now() + LONG);
+    let taken = loop {
+        let alive = join(live).await.expect_err("it lives");
+        let code = fault::Fault::from_status(&alive).map(|fault| fault.code.0);
+        ensure!(alive.code() == Code::Unavailable || code == Some("CF-3006"), "{alive:?}");
+        codes.extend(code);
+        match join(dead).await {
+            Ok(id) => break id,
+            Err(status) => {
+                ensure!(tokio::time::Instant::now() < deadline, "never replaced: {status:?}");
+                codes.extend(fault::Fault::from_status(&status).map(|fault| fault.code.0));
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    ensure!(codes.contains(&"CF-3006"), "{codes:?}");
+    let after = three.list(live).await?;
+    ensure!(after.iter().any(|member| member.id == taken && member.name == format!("n{dead}")));
+    for member in before.iter().filter(|member| member.name != format!("n{dead}")) {
+        ensure!(after.iter().any(|other| other.id == member.id), "{after:?}");
+    }
     three.stop().await;
     Ok(())
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use api::chainfire::membership_client::MembershipClient;
 use api::chainfire::membership_server::Membership;
 use api::chainfire::{JoinRequest, JoinResponse};
+use api::etcdserverpb::cluster_client::ClusterClient;
+use api::etcdserverpb::MemberListRequest;
 use consensus::{Member, NodeId, NodeInfo};
 use rpc::Peer;
 use tokio::sync::Mutex;
@@ -16,8 +18,11 @@ use super::cluster::{is_url, new_id, shown};
 use super::node::{Leader, Node, forwarded};
 use super::refusal;
 
-/// A member that answered the leader within this time is alive.
-const ALIVE: Duration = Duration::from_secs(5);
+/// A member that answered the leader within this time is alive. A leader that is younger than this
+/// does not know yet who is.
+pub(crate) const ALIVE: Duration = Duration::from_secs(5);
+/// How long a member that seems dead may take to say that it is not.
+const PROBE: Duration = Duration::from_secs(2);
 /// How often the leader looks for learners that can vote.
 const LOOK: Duration = Duration::from_millis(250);
 const NONCE_BYTES: usize = 16;
@@ -47,15 +52,18 @@ pub(crate) enum Verdict {
     Replace(NodeId),
     /// One of its name is alive.
     Alive,
+    /// Whether the one of its name is alive will be known later.
+    AskAgain,
     /// One of its addresses belongs to another member.
     AddressTaken,
 }
 
-/// Decides; `alive` says whether a member answered lately.
+/// Decides; `alive` says whether a member answered lately, `knows` whether there was time for that.
 pub(crate) fn verdict(
     members: &[Member],
     request: &JoinRequest,
     alive: impl Fn(&Member) -> bool,
+    knows: bool,
 ) -> Verdict {
     let same_address =
         |member: &Member| member.info.peer_urls.iter().any(|url| request.peer_urls.contains(url));
@@ -63,7 +71,11 @@ pub(crate) fn verdict(
         if member.info.nonce == request.nonce {
             return Verdict::In(member.id);
         }
-        return if alive(member) { Verdict::Alive } else { Verdict::Replace(member.id) };
+        return match (alive(member), knows) {
+            (true, _) => Verdict::Alive,
+            (false, true) => Verdict::Replace(member.id),
+            (false, false) => Verdict::AskAgain,
+        };
     }
     match members.iter().find(|member| same_address(member)) {
         Some(member) if member.info.name.is_empty() => Verdict::Fill(member.id),
@@ -121,7 +133,14 @@ impl MembershipService {
         let alive = |member: &Member| {
             member.id == status.me || member.last_ack.is_some_and(|at| at.elapsed() < ALIVE)
         };
-        let verdict = verdict(&status.members, &request, alive);
+        let knows = self.node.lessor.since().is_some_and(|since| since.elapsed() >= ALIVE);
+        let mut verdict = verdict(&status.members, &request, alive, knows);
+        // One that installs a snapshot answers no heartbeats.
+        if let Verdict::Replace(old) = verdict
+            && self.answers(old).await
+        {
+            verdict = Verdict::Alive;
+        }
         let info = NodeInfo {
             name: request.name,
             // Out of the message's buffer, which is larger.
@@ -148,6 +167,7 @@ impl MembershipService {
                 Ok(id)
             }
             Verdict::Alive => Err(refusal::alive(&info.name)),
+            Verdict::AskAgain => Err(refusal::ask_again(&info.name)),
             Verdict::AddressTaken => Err(Status::from(&refusal::PEER_URL_EXISTS)),
             Verdict::Replace(old) => {
                 group.remove(old).await.map_err(refusal::membership)?;
@@ -155,6 +175,18 @@ impl MembershipService {
             }
             Verdict::Add => self.add(info).await,
         }
+    }
+
+    /// Whether a process answers for the member: not just any, but the one of this id.
+    async fn answers(&self, id: NodeId) -> bool {
+        let Ok(member) = self.node.member(id) else { return false };
+        let Ok(channel) = self.node.peers.channel(id, &member.info) else { return false };
+        let mut request = Request::new(MemberListRequest { linearizable: false });
+        request.set_timeout(PROBE);
+        let mut client = ClusterClient::new(channel);
+        let answer = tokio::time::timeout(PROBE, client.member_list(request)).await;
+        let Ok(Ok(answer)) = answer else { return false };
+        answer.into_inner().header.is_some_and(|header| header.member_id == id)
     }
 
     async fn add(&self, info: NodeInfo) -> Result<NodeId, Status> {
@@ -244,7 +276,14 @@ mod tests {
             (request("c", "n4", "https://waiting:1"), false, Verdict::Fill(2)),
         ];
         for (request, alive, expected) in table {
-            assert_eq!(verdict(&members, &request, |_| alive), expected, "{request:?}");
+            assert_eq!(verdict(&members, &request, |_| alive, true), expected, "{request:?}");
+            // A leader that is new displaces nobody, and is as sure of all else.
+            let now = verdict(&members, &request, |_| alive, false);
+            let expected = match expected {
+                Verdict::Replace(_) => Verdict::AskAgain,
+                other => other,
+            };
+            assert_eq!(now, expected, "{request:?}");
         }
     }
 }

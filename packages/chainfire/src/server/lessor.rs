@@ -33,6 +33,8 @@ pub(crate) struct Lessor {
     deadlines: Mutex<Deadlines>,
     /// The claim by which this member holds the part.
     holds: watch::Sender<Option<u64>>,
+    /// When it took the part.
+    since: Mutex<Option<Instant>>,
     /// Time that is promised is told the client sooner than this.
     prompt: Duration,
 }
@@ -44,7 +46,7 @@ impl Lessor {
     /// With the shortest time of an election.
     pub(crate) fn new(election: Duration) -> Lessor {
         let holds = watch::Sender::new(None);
-        Lessor { deadlines: Mutex::default(), holds, prompt: election }
+        Lessor { deadlines: Mutex::default(), holds, since: Mutex::default(), prompt: election }
     }
 
     /// Waits until this member, the leader, holds the part.
@@ -55,6 +57,12 @@ impl Lessor {
             _ => None,
         };
         held.ok_or_else(|| Status::from(&refusal::NO_LEADER))
+    }
+
+    /// Since when this member holds the part: it has led at least since then.
+    pub(crate) fn since(&self) -> Option<Instant> {
+        let held = self.holds.borrow();
+        held.and_then(|_| *self.since.lock())
     }
 
     /// Somebody else has claimed the part.
@@ -193,6 +201,7 @@ impl Lessor {
             }
             self.deadlines.lock().clear();
             self.load(&node.reader);
+            *self.since.lock() = Some(Instant::now());
             self.holds.send_replace(Some(claim));
             tracing::info!(term, leases = node.reader.lease_count(), "keeps the leases' deadlines");
             let mut status = node.group.watch_status();

@@ -30,7 +30,7 @@ use tonic::service::Routes;
 
 pub(crate) use cluster::new_id;
 pub(crate) use header::Headers;
-pub(crate) use join::promote_learners;
+pub(crate) use join::{ALIVE, promote_learners};
 pub(crate) use lessor::Lessor;
 pub(crate) use metrics::{Gauges, Metrics};
 pub(crate) use node::Node;

@@ -187,6 +187,18 @@ pub(crate) fn alive(name: &str) -> Status {
     )
 }
 
+/// Whether the member with this name is alive cannot be told yet.
+pub(crate) fn ask_again(name: &str) -> Status {
+    status(
+        Code::Unavailable,
+        format!(
+            "chainfire: the leader is new and does not know yet whether member {name} is alive"
+        ),
+        codes::NEW_LEADER,
+        "ask again in a few seconds",
+    )
+}
+
 /// The caller's certificate does not fit the request.
 pub(crate) fn denied(what: impl Into<String>) -> Status {
     status(Code::PermissionDenied, what, codes::DENIED, "use the certificate of that service")
