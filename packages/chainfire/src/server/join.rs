@@ -7,7 +7,7 @@ use api::chainfire::membership_client::MembershipClient;
 use api::chainfire::membership_server::Membership;
 use api::chainfire::{JoinRequest, JoinResponse};
 use api::etcdserverpb::cluster_client::ClusterClient;
-use api::etcdserverpb::MemberListRequest;
+use api::etcdserverpb::{Member as Shown, MemberListRequest};
 use consensus::{Member, NodeId, NodeInfo};
 use rpc::Peer;
 use tokio::sync::Mutex;
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::cluster::{is_url, new_id, shown};
-use super::node::{Leader, Node, forwarded};
+use super::node::{FORWARDED, Leader, Node, forwarded};
 use super::refusal;
 
 /// A member that answered the leader within this time is alive. A leader that is younger than this
@@ -90,10 +90,8 @@ impl Membership for MembershipService {
         let node = &self.node;
         let (metadata, extensions, request) = request.into_parts();
         let caller = node.peers.member(extensions.get::<Peer>())?;
-        let was_forwarded = metadata.contains_key(super::node::FORWARDED);
         if let Some(caller) = caller
-            && caller != request.name
-            && !was_forwarded
+            && !may_ask(caller, &request.name, metadata.contains_key(FORWARDED), &node.members())
         {
             return Err(refusal::denied(format!(
                 "chainfire: the certificate of {caller} may not join as {}",
@@ -236,6 +234,11 @@ fn wants_vote(member: &Member) -> bool {
     !member.voter && member.info.auto_promote && !member.info.name.is_empty()
 }
 
+/// A machine asks for itself; a member also passes on what others ask.
+fn may_ask(caller: &str, name: &str, was_forwarded: bool, members: &[Shown]) -> bool {
+    caller == name || (was_forwarded && members.iter().any(|member| member.name == caller))
+}
+
 fn shortened(name: &str) -> &str {
     &name[..name.floor_char_boundary(64)]
 }
@@ -261,6 +264,15 @@ mod tests {
             peer_urls: vec![url.into()],
             ..Default::default()
         }
+    }
+
+    #[test]
+    fn only_members_ask_for_others() {
+        let members = [shown(&member(1, "a", "n1", "https://a:1"))];
+        assert!(may_ask("b", "b", false, &members));
+        assert!(may_ask("a", "b", true, &members));
+        assert!(!may_ask("a", "b", false, &members));
+        assert!(!may_ask("c", "b", true, &members), "the mark alone proves nothing");
     }
 
     #[test]
