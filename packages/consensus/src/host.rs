@@ -41,6 +41,7 @@ struct Inner {
     peers: Arc<Peers>,
     spool: Spool,
     service: Service,
+    max_message: usize,
     groups: Mutex<Groups>,
 }
 
@@ -63,8 +64,8 @@ impl Host {
         let spool = Spool::open(&options.spool)?;
         let peers = Arc::new(Peers::new(dialer, options.max_message));
         let service = Service::new(options.admit, spool.clone(), options.max_message);
-        let groups = Mutex::default();
-        Ok(Self { inner: Arc::new(Inner { journal, peers, spool, service, groups }) })
+        let (max_message, groups) = (options.max_message, Mutex::default());
+        Ok(Self { inner: Arc::new(Inner { journal, peers, spool, service, max_message, groups }) })
     }
 
     /// The service for the peer port. Groups that start later are served too.
@@ -82,6 +83,7 @@ impl Host {
         options: GroupOptions,
     ) -> Result<Group<M>, ConsensusError> {
         options.check()?;
+        options.check_room(self.inner.journal.largest_record(), self.inner.max_message)?;
         {
             let mut groups = self.inner.groups.lock();
             if groups.stopped {

@@ -32,7 +32,7 @@ const NODE: u8 = 4;
 const MEMBER: u8 = 5;
 
 /// How much is read from the journal at once, on the way to a peer or to the machine.
-const READ_BYTES: usize = 1 << 20;
+pub(crate) const READ_BYTES: usize = 1 << 20;
 
 #[derive(Clone)]
 pub(crate) struct Log {

@@ -8,7 +8,15 @@ use tonic::Extensions;
 use tonic::transport::Channel;
 
 use crate::error::ConsensusError;
+use crate::log::READ_BYTES;
 use crate::types::{NodeId, NodeInfo};
+
+/// What an entry takes beside its requests …
+const ENTRY_OVERHEAD: usize = 256;
+/// … for each of them …
+const REQUEST_OVERHEAD: usize = 8;
+/// … and a message beside its entries.
+const MESSAGE_OVERHEAD: usize = 4096;
 
 /// Makes the channel to a peer. The only place where consensus touches TLS is through it.
 pub trait Dialer: Send + Sync + 'static {
@@ -107,6 +115,32 @@ impl Default for GroupOptions {
 }
 
 impl GroupOptions {
+    /// The most bytes that an entry of requests takes, encoded.
+    pub(crate) fn largest_entry(&self) -> usize {
+        self.max_request
+            .max(self.batch_bytes)
+            .saturating_add(self.batch_requests.saturating_mul(REQUEST_OVERHEAD))
+            .saturating_add(ENTRY_OVERHEAD)
+    }
+
+    /// Whether what may be proposed can be stored and sent: if not, the group would end on it.
+    pub(crate) fn check_room(&self, record: usize, message: usize) -> Result<(), ConsensusError> {
+        let entry = self.largest_entry();
+        let sent = entry.max(READ_BYTES).saturating_add(MESSAGE_OVERHEAD);
+        for (what, needed, room) in
+            [("a journal record", entry, record), ("a message", sent, message)]
+        {
+            if needed > room {
+                return Err(ConsensusError::Options(format!(
+                    "max_request ({}) and batch_bytes ({}) need {needed} bytes in {what}, which \
+                     has {room} at most",
+                    self.max_request, self.batch_bytes
+                )));
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn check(&self) -> Result<(), ConsensusError> {
         let wrong = |what: &str| Err(ConsensusError::Options(what.into()));
         if self.heartbeat < Duration::from_millis(10) {
@@ -128,5 +162,53 @@ impl GroupOptions {
             return wrong("request_timeout and persist_interval must be above zero");
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use api::raft as pb;
+    use bytes::Bytes;
+    use openraft::EntryPayload;
+    use prost::Message;
+
+    use super::*;
+    use crate::raft::{Entry, LeaderId, LogId, Proposal};
+    use crate::wire;
+
+    #[test]
+    fn the_largest_batches_fit_where_they_are_said_to_fit() {
+        let options = GroupOptions::default();
+        let each = options.batch_bytes / options.batch_requests;
+        for requests in [
+            vec![Bytes::from(vec![0; options.max_request])],
+            vec![Bytes::from(vec![0; each]); options.batch_requests],
+        ] {
+            let id = LeaderId { term: u64::MAX, node_id: u64::MAX };
+            let proposal = Proposal {
+                origin: u64::MAX,
+                boot: u64::MAX,
+                sequence: u64::MAX,
+                requests: Arc::new(requests),
+            };
+            let entry = Entry {
+                id: LogId::new(id, u64::MAX),
+                payload: EntryPayload::Normal(proposal),
+                encoded: None,
+            };
+            let encoded = wire::encode_entry(&entry);
+            assert!(encoded.len() <= options.largest_entry(), "{}", encoded.len());
+            let id = Some(wire::log_id(&entry.id));
+            let request = pb::AppendRequest {
+                address: Some(pb::Address { group: u64::MAX, from: u64::MAX, to: u64::MAX }),
+                vote: Some(pb::Vote { term: u64::MAX, node: u64::MAX, committed: true }),
+                previous: id,
+                committed: id,
+                entries: vec![encoded],
+            };
+            assert!(request.encoded_len() <= options.largest_entry() + MESSAGE_OVERHEAD);
+        }
     }
 }

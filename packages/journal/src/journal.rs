@@ -262,6 +262,11 @@ impl Journal {
         wanted.into_iter().map(|wanted| Some((wanted.index, wanted.found.ok()?))).collect()
     }
 
+    /// The largest payload of an entry that can be appended.
+    pub fn largest_record(&self) -> usize {
+        self.handle.shared.largest_record
+    }
+
     /// The first and the last index of a group's entries; `None` when it has none.
     pub fn span(&self, group: GroupId) -> Option<(u64, u64)> {
         self.handle.shared.inner.lock().state.groups.get(&group)?.span()

@@ -87,6 +87,17 @@ async fn what_is_too_large_or_too_much_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn limits_that_the_journal_cannot_hold_are_refused_at_the_start() {
+    let mut node = Node::new(1, &common::Net::default(), 1).await;
+    node.options.max_request = 600 << 10;
+    let error = node.try_start().await.unwrap_err().to_string();
+    assert!(error.contains("max_request (614400)") && error.contains("journal"), "{error}");
+    node.options.max_request = 500 << 10;
+    node.start().await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_waiter_is_answered_when_the_group_stops() {
     let cluster = Cluster::form(1, common::options()).await;
     let group = cluster.group(1);

@@ -26,7 +26,13 @@ pub async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut()
 }
 
 pub fn options() -> GroupOptions {
-    GroupOptions { persist_interval: Duration::from_millis(200), ..GroupOptions::default() }
+    GroupOptions {
+        persist_interval: Duration::from_millis(200),
+        // The journals have small segments.
+        batch_bytes: 256 << 10,
+        max_request: 256 << 10,
+        ..GroupOptions::default()
+    }
 }
 
 /// Three voters, formed by the first.
