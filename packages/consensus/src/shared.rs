@@ -10,7 +10,9 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::metrics::RaftMetrics;
 use openraft::{Instant as _, ServerState};
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -29,6 +31,8 @@ use crate::unbroken::unbroken;
 
 /// Changes of the status that only say "further" are told at most this often.
 const STATUS_INTERVAL: Duration = Duration::from_millis(50);
+/// A disk that hangs holds up the end of a group by no more than twice this.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
 
 pub(crate) struct Shared<M: Machine> {
     pub(crate) group: GroupId,
@@ -126,6 +130,11 @@ impl<M: Machine> Shared<M> {
         self.waiters.fail_all(&error);
         self.reads.fail_all(&how.read_error());
         self.publish(true);
+        // What has failed must not go on leading: its heartbeats would keep others from it.
+        if let (Ended::Failed(_), Ok(runtime)) = (&how, Handle::try_current()) {
+            let raft = self.raft.clone();
+            runtime.spawn(async move { raft.shutdown().await });
+        }
     }
 
     /// Who leads as far as this node knows.
@@ -334,11 +343,13 @@ impl<M: Machine> Shared<M> {
             tracing::warn!(group = self.group, "the raft core ended badly");
         }
         self.tasks.close();
-        self.tasks.wait().await;
+        if timeout(STOP_LIMIT, self.tasks.wait()).await.is_err() {
+            tracing::warn!(group = self.group, "the group's tasks do not end");
+        }
         let thread = self.thread.lock().take();
         if let Some(thread) = thread {
             let join = tokio::task::spawn_blocking(thread.into_join());
-            if tokio::time::timeout(Duration::from_secs(10), join).await.is_err() {
+            if timeout(STOP_LIMIT, join).await.is_err() {
                 tracing::warn!(group = self.group, "the machine's thread does not end");
             }
         }

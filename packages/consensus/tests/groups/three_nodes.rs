@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use consensus::{MembershipError, ProposeError};
+use consensus::{GroupOptions, MembershipError, ProposeError};
 
 use crate::common::{self, Cluster, GROUP, kv, put, until};
 
@@ -189,5 +189,23 @@ async fn two_groups_share_a_journal_and_a_transport() {
         assert_eq!(keys.len(), 50);
         assert!(keys.iter().all(|(key, _)| key.starts_with(prefix.as_bytes())));
     }
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_failed_makes_room_for_another() {
+    let options = GroupOptions { persist_interval: Duration::from_secs(1), ..common::options() };
+    let mut cluster = Cluster::form(3, options).await;
+    let leader = cluster.leader(&[1, 2, 3]).await;
+    let group = cluster.group(leader);
+    // Only its machine fails, while nothing is applied: the Raft core does not notice by itself.
+    group.propose(put("not durable yet")).await.unwrap();
+    cluster.node(leader).engine().fail();
+    until("failed", || async { group.status().failure.is_some() }).await;
+    let others: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
+    let next = cluster.leader(&others).await;
+    assert_ne!(next, leader);
+    cluster.group(next).propose(put("two go on")).await.unwrap();
+    cluster.node_mut(leader).kill().await;
     cluster.shutdown().await;
 }
