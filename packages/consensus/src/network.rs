@@ -123,9 +123,9 @@ impl Link {
         let response = self.call(RPCTypes::Vote, option.soft_ttl(), client.vote(request)).await?;
         let vote = response.vote.ok_or(wire::Malformed("vote response")).map_err(malformed)?;
         Ok(VoteResponse {
-            vote: wire::from_vote(&vote),
+            vote: wire::from_vote(&vote).map_err(malformed)?,
             vote_granted: response.granted,
-            last_log_id: response.last.as_ref().map(wire::from_log_id),
+            last_log_id: wire::from_log_id_of(response.last.as_ref()).map_err(malformed)?,
         })
     }
 
@@ -292,8 +292,8 @@ impl RaftNetworkV2<Types> for Link {
                 response = &mut call => {
                     let response = response.map_err(|status| rpc_error(&status))?.into_inner();
                     let vote = response.vote.ok_or(wire::Malformed("snapshot response"));
-                    let vote = vote.map_err(malformed)?;
-                    return Ok(SnapshotResponse::new(wire::from_vote(&vote)));
+                    let vote = vote.and_then(|vote| wire::from_vote(&vote)).map_err(malformed)?;
+                    return Ok(SnapshotResponse::new(vote));
                 }
                 () = tokio::time::sleep(Duration::from_secs(1)) => {}
             }

@@ -11,13 +11,14 @@ use fault::{Fault, Kind};
 use futures::{Stream, StreamExt, stream};
 use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest};
 use parking_lot::RwLock;
+use prost::Message;
 use tokio::sync::mpsc;
 use tonic::{Extensions, Request, Response, Status, Streaming};
 
 use crate::codes;
 use crate::machine::Machine;
 use crate::options::Admit;
-use crate::raft::{Snapshot, SnapshotMeta, Types, Vote};
+use crate::raft::{LogId, Snapshot, SnapshotMeta, Types, Vote};
 use crate::shared::Shared;
 use crate::spool::{self, Body, MAX_CHUNK, Part, Spool};
 use crate::types::{GroupId, NodeId};
@@ -42,12 +43,14 @@ pub(crate) trait Port: Send + Sync + 'static {
     async fn vote(&self, request: pb::VoteRequest) -> Result<pb::VoteResponse, Status>;
     /// This node's vote if it is higher, which makes a snapshot useless.
     fn refuses(&self, vote: &Vote) -> Option<Vote>;
+    /// Whether a snapshot can be what that leader says; what cannot would end the group.
+    fn fits(&self, vote: &Vote, meta: &SnapshotMeta) -> Result<(), Status>;
     async fn install(&self, vote: Vote, meta: SnapshotMeta, part: Part) -> Result<Vote, Status>;
     async fn transfer(&self, request: pb::TransferRequest) -> Result<pb::TransferResponse, Status>;
     async fn propose(&self, batch: pb::Batch) -> pb::ProposeResponse;
     async fn read_index(&self) -> pb::ReadIndexResponse;
     async fn change(&self, change: pb::change_request::Change) -> pb::ChangeResponse;
-    fn standing(&self, from: NodeId, members: Option<pb::LogId>) -> pb::StandingResponse;
+    fn standing(&self, from: NodeId, members: Option<LogId>) -> pb::StandingResponse;
     /// Takes the only permit to receive a snapshot.
     fn receive(&self) -> Result<tokio::sync::OwnedSemaphorePermit, Status>;
     fn max_batch(&self) -> usize;
@@ -184,13 +187,13 @@ impl RaftService for Service {
             return Err(malformed(wire::Malformed("snapshot without a head")));
         };
         let (port, address) = self.port(head.address)?;
-        let vote = head.vote.as_ref().map(wire::from_vote);
-        let vote = vote.ok_or(wire::Malformed("snapshot vote")).map_err(malformed)?;
+        let vote = wire::from_leader(head.vote.as_ref(), address.from).map_err(malformed)?;
         if let Some(higher) = port.refuses(&vote) {
             return Ok(Response::new(pb::SnapshotResponse { vote: Some(wire::vote(&higher)) }));
         }
         let _one = port.receive()?;
         let meta = spool::meta_of(&head).map_err(malformed)?;
+        port.fits(&vote, &meta)?;
         let part = self.gather(address.group, &meta, &mut input).await?;
         let vote = port.install(vote, meta, part).await?;
         Ok(Response::new(pb::SnapshotResponse { vote: Some(wire::vote(&vote)) }))
@@ -214,8 +217,8 @@ impl RaftService for Service {
         let request = request.into_inner();
         let (port, address) = self.port(request.address)?;
         let batch = request.batch.ok_or(wire::Malformed("batch")).map_err(malformed)?;
-        let bytes: usize = batch.requests.iter().map(|r| r.len()).sum();
-        if batch.origin != address.from || batch.requests.is_empty() || bytes > port.max_batch() {
+        let size = batch.encoded_len();
+        if batch.origin != address.from || batch.requests.is_empty() || size > port.max_batch() {
             return Err(malformed(wire::Malformed("batch")));
         }
         Ok(Response::new(port.propose(batch).await))
@@ -248,7 +251,8 @@ impl RaftService for Service {
         self.admit(request.extensions())?;
         let request = request.into_inner();
         let (port, address) = self.port(request.address)?;
-        Ok(Response::new(port.standing(address.from, request.members)))
+        let members = wire::from_log_id_of(request.members.as_ref()).map_err(malformed)?;
+        Ok(Response::new(port.standing(address.from, members)))
     }
 }
 
@@ -351,12 +355,11 @@ impl<M: Machine> Port for Shared<M> {
     }
 
     async fn vote(&self, request: pb::VoteRequest) -> Result<pb::VoteResponse, Status> {
-        let vote = request.vote.as_ref().map(wire::from_vote);
-        let vote = vote.ok_or(wire::Malformed("vote request")).map_err(malformed)?;
-        let rpc = VoteRequest {
-            leadership_transfer: request.transfer,
-            ..VoteRequest::new(vote, request.last.as_ref().map(wire::from_log_id))
-        };
+        let vote = request.vote.as_ref().ok_or(wire::Malformed("vote request"));
+        let vote = vote.and_then(wire::from_vote).map_err(malformed)?;
+        let last = wire::from_log_id_of(request.last.as_ref()).map_err(malformed)?;
+        let rpc =
+            VoteRequest { leadership_transfer: request.transfer, ..VoteRequest::new(vote, last) };
         let raft = self.raft.clone();
         let response = unbroken(async move {
             if request.pre { raft.pre_vote(rpc).await } else { raft.vote(rpc).await }
@@ -375,7 +378,27 @@ impl<M: Machine> Port for Shared<M> {
         (mine > *vote).then_some(mine)
     }
 
+    fn fits(&self, vote: &Vote, meta: &SnapshotMeta) -> Result<(), Status> {
+        use openraft::async_runtime::watch::WatchReceiver;
+        let wrong = |what| Err(malformed(wire::Malformed(what)));
+        let Some(last) = meta.last_log_id else {
+            return wrong("snapshot: it has nothing");
+        };
+        if last.leader_id > vote.leader_id || *meta.last_membership.log_id() > Some(last) {
+            return wrong("snapshot: it is newer than its leader, or its members than it");
+        }
+        match self.raft.metrics().borrow_watched().local_committed {
+            // The library takes one that is behind for installed. But this one says otherwise
+            // about an entry that is committed.
+            Some(known) if last > known && last.index <= known.index => {
+                wrong("snapshot: it contradicts what is committed")
+            }
+            _ => Ok(()),
+        }
+    }
+
     async fn install(&self, vote: Vote, meta: SnapshotMeta, part: Part) -> Result<Vote, Status> {
+        self.fits(&vote, &meta)?;
         self.hear();
         let snapshot = Snapshot { meta, snapshot: Body::File(part) };
         let raft = self.raft.clone();
@@ -385,9 +408,9 @@ impl<M: Machine> Port for Shared<M> {
     }
 
     async fn transfer(&self, request: pb::TransferRequest) -> Result<pb::TransferResponse, Status> {
-        let leader = request.leader.as_ref().map(wire::from_vote);
-        let leader = leader.ok_or(wire::Malformed("transfer")).map_err(malformed)?;
-        let last = request.last.as_ref().map(wire::from_log_id);
+        let from = request.address.map_or(0, |address| address.from);
+        let leader = wire::from_leader(request.leader.as_ref(), from).map_err(malformed)?;
+        let last = wire::from_log_id_of(request.last.as_ref()).map_err(malformed)?;
         let rpc = TransferLeaderRequest::new(leader, request.target, last);
         let raft = self.raft.clone();
         let taken = unbroken(async move { raft.handle_transfer_leader(rpc).await }).await;
@@ -408,7 +431,7 @@ impl<M: Machine> Port for Shared<M> {
         self.serve_change(change).await
     }
 
-    fn standing(&self, from: NodeId, members: Option<pb::LogId>) -> pb::StandingResponse {
+    fn standing(&self, from: NodeId, members: Option<LogId>) -> pb::StandingResponse {
         self.serve_standing(from, members)
     }
 
@@ -418,6 +441,7 @@ impl<M: Machine> Port for Shared<M> {
     }
 
     fn max_batch(&self) -> usize {
-        self.options.batch_bytes + self.options.max_request
+        // Less by what the entry adds around it.
+        self.options.largest_entry() - 64
     }
 }

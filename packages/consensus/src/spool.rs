@@ -186,7 +186,7 @@ impl Installing {
 /// Position and members of a snapshot's head.
 pub(crate) fn meta_of(head: &pb::SnapshotHead) -> Result<SnapshotMeta, wire::Malformed> {
     Ok(SnapshotMeta {
-        last_log_id: head.last.as_ref().map(wire::from_log_id),
+        last_log_id: wire::from_log_id_of(head.last.as_ref())?,
         last_membership: wire::from_stored_membership(head.members.clone().unwrap_or_default())?,
     })
 }

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use crate::machine::Machine;
 use crate::peers::address;
+use crate::raft::LogId;
 use crate::shared::Shared;
 use crate::types::NodeId;
 use crate::wire;
@@ -29,7 +30,11 @@ impl<M: Machine> Shared<M> {
                 pause = silence;
                 continue;
             }
-            if self.ask_standing().await {
+            let removed = tokio::select! {
+                removed = self.ask_standing() => removed,
+                () = self.stop.cancelled() => return,
+            };
+            if removed {
                 tracing::warn!(group = self.group, "this member was removed from the group");
                 self.dismissed.store(true, Ordering::Relaxed);
                 self.raft.runtime_config().elect(false);
@@ -68,12 +73,11 @@ impl<M: Machine> Shared<M> {
     pub(crate) fn serve_standing(
         &self,
         from: NodeId,
-        members: Option<pb::LogId>,
+        members: Option<LogId>,
     ) -> pb::StandingResponse {
         let committed =
             self.raft.server_metrics().borrow_watched().committed_membership_config.clone();
-        let theirs = members.as_ref().map(wire::from_log_id);
-        let removed = *committed.log_id() > theirs && committed.get_node(&from).is_none();
+        let removed = *committed.log_id() > members && committed.get_node(&from).is_none();
         pb::StandingResponse { removed }
     }
 }

@@ -12,7 +12,10 @@ use prost::Message;
 use crate::raft::{
     Entry, LeaderId, LogId, Membership, Payload, Proposal, StoredMembership, Types, Vote,
 };
-use crate::types::NodeInfo;
+use crate::types::{NodeId, NodeInfo};
+
+/// Terms and indexes stay below this, so that counting on from them cannot overflow.
+const LIMIT: u64 = 1 << 62;
 
 /// A message that is not what it should be.
 #[derive(Debug, thiserror::Error)]
@@ -23,16 +26,37 @@ pub(crate) fn log_id(id: &LogId) -> pb::LogId {
     pb::LogId { term: id.leader_id.term, node: id.leader_id.node_id, index: id.index }
 }
 
-pub(crate) fn from_log_id(id: &pb::LogId) -> LogId {
-    LogId::new(LeaderId { term: id.term, node_id: id.node }, id.index)
+pub(crate) fn from_log_id(id: &pb::LogId) -> Result<LogId, Malformed> {
+    if id.index >= LIMIT || id.term >= LIMIT {
+        return Err(Malformed("log id"));
+    }
+    Ok(LogId::new(LeaderId { term: id.term, node_id: id.node }, id.index))
+}
+
+/// The same for one that may be absent.
+pub(crate) fn from_log_id_of(id: Option<&pb::LogId>) -> Result<Option<LogId>, Malformed> {
+    id.map(from_log_id).transpose()
 }
 
 pub(crate) fn vote(vote: &Vote) -> pb::Vote {
     pb::Vote { term: vote.leader_id.term, node: vote.leader_id.node_id, committed: vote.committed }
 }
 
-pub(crate) fn from_vote(vote: &pb::Vote) -> Vote {
-    Vote { leader_id: LeaderId { term: vote.term, node_id: vote.node }, committed: vote.committed }
+pub(crate) fn from_vote(vote: &pb::Vote) -> Result<Vote, Malformed> {
+    if vote.term >= LIMIT {
+        return Err(Malformed("vote"));
+    }
+    let leader_id = LeaderId { term: vote.term, node_id: vote.node };
+    Ok(Vote { leader_id, committed: vote.committed })
+}
+
+/// The vote of a leader: it has its quorum, and nobody speaks for another.
+pub(crate) fn from_leader(vote: Option<&pb::Vote>, from: NodeId) -> Result<Vote, Malformed> {
+    let vote = from_vote(vote.ok_or(Malformed("leader"))?)?;
+    match vote.committed && vote.leader_id.node_id == from {
+        true => Ok(vote),
+        false => Err(Malformed("leader")),
+    }
 }
 
 pub(crate) fn info(info: &NodeInfo) -> pb::NodeInfo {
@@ -93,7 +117,7 @@ pub(crate) fn stored_membership(members: &StoredMembership) -> pb::StoredMembers
 pub(crate) fn from_stored_membership(
     members: pb::StoredMembership,
 ) -> Result<StoredMembership, Malformed> {
-    let id = members.id.as_ref().map(from_log_id);
+    let id = from_log_id_of(members.id.as_ref())?;
     let membership = from_membership(members.membership.unwrap_or_default())?;
     Ok(StoredMembership::new(id, membership))
 }
@@ -132,7 +156,7 @@ pub(crate) fn encode_entry(entry: &Entry) -> Bytes {
 /// Decodes an entry; the requests share the bytes they came in.
 pub(crate) fn decode_entry(encoded: Bytes) -> Result<Entry, Malformed> {
     let entry = pb::Entry::decode(encoded.clone()).map_err(|_| Malformed("entry"))?;
-    let id = from_log_id(&entry.id.ok_or(Malformed("entry id"))?);
+    let id = from_log_id(&entry.id.ok_or(Malformed("entry id"))?)?;
     let payload: Payload = match entry.body.ok_or(Malformed("entry body"))? {
         pb::entry::Body::Blank(_) => EntryPayload::Blank,
         pb::entry::Body::Batch(batch) => EntryPayload::Normal(from_batch(batch)),
@@ -157,9 +181,11 @@ pub(crate) fn append_request(
 pub(crate) fn from_append_request(
     request: pb::AppendRequest,
 ) -> Result<AppendEntriesRequest<Types>, Malformed> {
-    let previous = request.previous.as_ref().map(from_log_id);
+    let from = request.address.map_or(0, |address| address.from);
+    let vote = from_leader(request.vote.as_ref(), from)?;
+    let previous = from_log_id_of(request.previous.as_ref())?;
     let mut entries = Vec::with_capacity(request.entries.len());
-    let first = previous.map_or(0, |id| id.index.saturating_add(1));
+    let first = crate::raft::count_of(previous.as_ref());
     for (expected, encoded) in (first..).zip(request.entries) {
         let entry = decode_entry(encoded)?;
         if entry.id.index != expected {
@@ -168,10 +194,10 @@ pub(crate) fn from_append_request(
         entries.push(entry);
     }
     Ok(AppendEntriesRequest {
-        vote: from_vote(&request.vote.ok_or(Malformed("append: vote"))?),
+        vote,
         prev_log_id: previous,
         entries,
-        leader_commit: request.committed.as_ref().map(from_log_id),
+        leader_commit: from_log_id_of(request.committed.as_ref())?,
     })
 }
 
@@ -190,9 +216,9 @@ pub(crate) fn from_append_response(
 ) -> Result<StreamAppendResult<Types>, Malformed> {
     use pb::append_response::Outcome;
     Ok(match response.outcome.ok_or(Malformed("append response"))? {
-        Outcome::Matched(matched) => Ok(matched.last.as_ref().map(from_log_id)),
-        Outcome::Conflict(id) => Err(StreamAppendError::Conflict(from_log_id(&id))),
-        Outcome::Higher(vote) => Err(StreamAppendError::HigherVote(from_vote(&vote))),
+        Outcome::Matched(matched) => Ok(from_log_id_of(matched.last.as_ref())?),
+        Outcome::Conflict(id) => Err(StreamAppendError::Conflict(from_log_id(&id)?)),
+        Outcome::Higher(vote) => Err(StreamAppendError::HigherVote(from_vote(&vote)?)),
     })
 }
 
@@ -208,7 +234,7 @@ impl Position {
         let last = match &applied.position {
             Some(bytes) => Some(from_log_id(
                 &pb::LogId::decode(bytes.clone()).map_err(|_| Malformed("mark: position"))?,
-            )),
+            )?),
             None => None,
         };
         let members = match &applied.members {
@@ -227,7 +253,7 @@ pub(crate) fn encode_log_id(id: &LogId) -> Bytes {
 }
 
 pub(crate) fn decode_log_id(bytes: Bytes) -> Result<LogId, Malformed> {
-    pb::LogId::decode(bytes).map(|id| from_log_id(&id)).map_err(|_| Malformed("log id"))
+    from_log_id(&pb::LogId::decode(bytes).map_err(|_| Malformed("log id"))?)
 }
 
 pub(crate) fn encode_vote(value: &Vote) -> Bytes {
@@ -235,7 +261,7 @@ pub(crate) fn encode_vote(value: &Vote) -> Bytes {
 }
 
 pub(crate) fn decode_vote(bytes: Bytes) -> Result<Vote, Malformed> {
-    pb::Vote::decode(bytes).map(|value| from_vote(&value)).map_err(|_| Malformed("vote"))
+    from_vote(&pb::Vote::decode(bytes).map_err(|_| Malformed("vote"))?)
 }
 
 pub(crate) fn encode_members(members: &StoredMembership) -> Bytes {
@@ -296,7 +322,7 @@ mod tests {
         let entry =
             |index| encode_entry(&Entry { id: id(index), payload: Payload::Blank, encoded: None });
         let request = |entries| pb::AppendRequest {
-            vote: Some(pb::Vote::default()),
+            vote: Some(pb::Vote { committed: true, ..Default::default() }),
             previous: Some(log_id(&id(4))),
             entries,
             ..Default::default()
@@ -304,6 +330,24 @@ mod tests {
         assert!(from_append_request(request(vec![entry(5), entry(6)])).is_ok());
         assert!(from_append_request(request(vec![entry(6)])).is_err());
         assert!(from_append_request(request(vec![entry(5), entry(7)])).is_err());
+    }
+
+    #[test]
+    fn a_vote_that_is_not_the_senders_or_has_no_quorum_does_not_lead() {
+        let vote = pb::Vote { term: 1, node: 2, committed: true };
+        assert!(from_leader(Some(&vote), 2).is_ok());
+        assert!(from_leader(Some(&vote), 3).is_err());
+        assert!(from_leader(Some(&pb::Vote { committed: false, ..vote }), 2).is_err());
+        assert!(from_leader(None, 0).is_err());
+    }
+
+    #[test]
+    fn numbers_that_could_overflow_are_refused() {
+        for large in [1 << 62, u64::MAX] {
+            assert!(from_log_id(&pb::LogId { term: 1, node: 1, index: large }).is_err());
+            assert!(from_log_id(&pb::LogId { term: large, node: 1, index: 1 }).is_err());
+            assert!(from_vote(&pb::Vote { term: large, node: 1, committed: true }).is_err());
+        }
     }
 
     proptest! {

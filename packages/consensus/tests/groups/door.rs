@@ -73,6 +73,33 @@ async fn garbage_and_wrong_addresses_are_refused_and_harm_nothing() {
     assert_eq!(code(&refused.unwrap_err()), codes::MALFORMED);
     let mut refused = client.append(tokio_stream::iter([garbage])).await.unwrap().into_inner();
     assert_eq!(code(&refused.message().await.unwrap_err()), codes::MALFORMED);
+    // Numbers that overflow, a leader without a quorum, and one that is somebody else.
+    let vote = pb::Vote { term: 99, node: 2, committed: true };
+    for (vote, index) in [
+        (vote, u64::MAX),
+        (pb::Vote { term: u64::MAX, ..vote }, 0),
+        (pb::Vote { committed: false, ..vote }, 0),
+        (pb::Vote { node: 1, ..vote }, 0),
+    ] {
+        let previous = Some(pb::LogId { term: 1, node: 1, index });
+        let request =
+            pb::AppendRequest { address: to(1), vote: Some(vote), previous, ..Default::default() };
+        let refused = client.heartbeat(request).await;
+        assert_eq!(code(&refused.unwrap_err()), codes::MALFORMED);
+    }
+    // Snapshots that no leader can have: of nothing, and newer than their leader.
+    let newer = pb::LogId { term: 100, node: 2, index: 1000 };
+    for last in [None, Some(newer), Some(pb::LogId { term: 99, node: 2, index: 0 })] {
+        let head = pb::SnapshotHead {
+            address: to(1),
+            vote: Some(vote),
+            last,
+            members: Some(pb::StoredMembership::default()),
+        };
+        let part = Some(pb::snapshot_part::Part::Head(head));
+        let refused = client.snapshot(tokio_stream::iter([pb::SnapshotPart { part }])).await;
+        assert_eq!(code(&refused.unwrap_err()), codes::MALFORMED, "{last:?}");
+    }
     // A batch of somebody else, and an empty one.
     for (origin, requests) in [(3, vec!["a".into()]), (2, vec![])] {
         let batch = Some(pb::Batch { origin, boot: 1, sequence: 1, requests });
