@@ -19,6 +19,16 @@ fn patient(cluster: &Cluster, place: usize) -> Result<Client> {
     Ok(Client::connect_with([cluster.endpoint(place)], cluster.tls()?, options)?)
 }
 
+/// Writes "k" until that is acknowledged: a change of leader may leave a write's fate unknown, and
+/// to write the same again does no harm here.
+async fn write(client: &Client, value: &str) -> Result<()> {
+    testkit::eventually("an acknowledged write", Duration::from_secs(30), || async {
+        client.put("k", value.to_owned()).await?;
+        Ok(())
+    })
+    .await
+}
+
 fn others(cluster: &Cluster, place: usize) -> Result<Client> {
     cluster.client_of_these((0..cluster.len()).filter(|other| *other != place))
 }
@@ -28,7 +38,7 @@ fn others(cluster: &Cluster, place: usize) -> Result<Client> {
 async fn a_paused_leader_reads_nothing_stale() -> Result<()> {
     let mut cluster = Cluster::start(3).await?;
     let client = cluster.client()?;
-    client.put("k", "old").await?;
+    write(&client, "old").await?;
     let rounds = if testkit::soak() { 20 } else { 3 };
     for round in 0..rounds {
         let leader = cluster.leader().await?;
@@ -38,7 +48,7 @@ async fn a_paused_leader_reads_nothing_stale() -> Result<()> {
         let rest = others(&cluster, leader)?;
         serves_again(&rest).await?;
         let new = format!("new {round}");
-        rest.put("k", new.clone()).await?;
+        write(&rest, &new).await?;
         // Sent while it sleeps, answered when it wakes: it may think that it still leads.
         let reads: Vec<_> = (0..8)
             .map(|_| {
@@ -63,7 +73,7 @@ async fn a_paused_leader_reads_nothing_stale() -> Result<()> {
 async fn a_cut_off_leader_serves_nothing() -> Result<()> {
     let mut cluster = Cluster::start(3).await?;
     let client = cluster.client()?;
-    client.put("k", "old").await?;
+    write(&client, "old").await?;
     let leader = cluster.leader().await?;
     let short = Options { deadline: Duration::from_secs(3), ..Options::default() };
     let pinned = Client::connect_with([cluster.endpoint(leader)], cluster.tls()?, short)?;
@@ -71,7 +81,7 @@ async fn a_cut_off_leader_serves_nothing() -> Result<()> {
     cluster.links().isolate(leader, 3);
     let rest = others(&cluster, leader)?;
     serves_again(&rest).await?;
-    rest.put("k", "new").await?;
+    write(&rest, "new").await?;
 
     let read = pinned.get("k").await;
     ensure!(read.is_err(), "a linearizable read without a majority: {read:?}");
