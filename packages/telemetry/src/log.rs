@@ -51,8 +51,8 @@ pub fn init(service: &'static str, log: &LogSettings) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Libraries whose `info` is for their own developers.
-const QUIET: &str = "openraft=warn,fjall=warn,lsm_tree=warn,h2=warn,hyper=warn,hyper_util=warn,\
+/// Libraries whose `info` is for their own developers. What ends a Raft group, `consensus` reports.
+const QUIET: &str = "openraft=off,fjall=warn,lsm_tree=warn,h2=warn,hyper=warn,hyper_util=warn,\
                      rustls=warn,tower=warn";
 
 /// The filter of the settings, unless the environment has one; libraries that talk too much at
