@@ -52,9 +52,15 @@ impl<M: Machine> Shared<M> {
 
     /// Whether any member says that this one was removed.
     async fn ask_standing(&self) -> bool {
-        let known = self.raft.server_metrics().borrow_watched().membership_config.clone();
-        // Who knows no membership with itself in it was not let in yet.
-        if known.get_node(&self.me).is_none() {
+        let (known, member) = {
+            let metrics = self.raft.server_metrics();
+            let metrics = metrics.borrow_watched();
+            let configs = [&metrics.membership_config, &metrics.committed_membership_config];
+            let member = configs.iter().any(|config| config.get_node(&self.me).is_some());
+            (metrics.membership_config.clone(), member || self.log.was_member())
+        };
+        // Who never was a member was not let in yet.
+        if !member {
             return false;
         }
         let members = known.log_id().as_ref().map(wire::log_id);
@@ -77,7 +83,8 @@ impl<M: Machine> Shared<M> {
     ) -> pb::StandingResponse {
         let committed =
             self.raft.server_metrics().borrow_watched().committed_membership_config.clone();
-        let removed = *committed.log_id() > members && committed.get_node(&from).is_none();
+        // The caller may have its own removal, and not know that it is committed.
+        let removed = *committed.log_id() >= members && committed.get_node(&from).is_none();
         pb::StandingResponse { removed }
     }
 }
