@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use api::chainfire_internal::command::Request as Command;
 use api::etcdserverpb::alarm_request::AlarmAction;
-use api::etcdserverpb::{AlarmRequest, AlarmType};
-use consensus::{Group, NodeInfo, Status};
+use api::etcdserverpb::cluster_client::ClusterClient;
+use api::etcdserverpb::{AlarmRequest, AlarmType, MemberListRequest};
+use consensus::{Group, NodeId, NodeInfo, Status};
 use fault::{Fault, Kind};
 use telemetry::{Gate, Health};
 use tokio::sync::watch;
@@ -17,11 +18,14 @@ use tonic_health::server::HealthReporter;
 
 use crate::codes;
 use crate::joining::Urls;
-use crate::server::Node;
+use crate::server::{Node, Peers};
 use crate::store::Store;
 
 /// A member that has applied so many entries less than were committed does not count as ready.
 const LAG_MAX: u64 = 5000;
+
+/// How long one member may take to answer.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// The gates of readiness.
 #[derive(Clone)]
@@ -103,12 +107,7 @@ pub(crate) async fn follow(
             );
         }
         if now.removed {
-            return Fault::new(
-                codes::NO_MEMBER,
-                Kind::Precondition,
-                "this member was removed from the cluster",
-                "empty its data folder to let it join anew",
-            );
+            return removed();
         }
         // The journal says nothing by itself when it fails.
         let alive = tokio::select! {
@@ -118,6 +117,48 @@ pub(crate) async fn follow(
         };
         if !alive {
             return Fault::new(codes::STOPPED, Kind::Unavailable, "consensus has stopped", "");
+        }
+    }
+}
+
+fn removed() -> Fault {
+    Fault::new(
+        codes::NO_MEMBER,
+        Kind::Precondition,
+        "this member was removed from the cluster",
+        "empty its data folder to let it join anew",
+    )
+}
+
+/// Returns if this member was let in and removed again before it had heard anything: it knows no
+/// other member that could tell it, and asks those that it joined by after every such silence.
+pub(crate) async fn dropped(
+    me: NodeId,
+    cluster_id: u64,
+    mut status: watch::Receiver<Status>,
+    peers: Arc<Peers>,
+    join: Vec<String>,
+    silence: Duration,
+) -> Fault {
+    loop {
+        let heard = tokio::time::timeout(silence, status.wait_for(Status::formed)).await.is_ok();
+        if heard {
+            return std::future::pending().await;
+        }
+        tracing::info!("let in, but no leader was heard yet");
+        for url in &join {
+            // Everything that was decided before is in the answer, this member's join for one.
+            let mut request = tonic::Request::new(MemberListRequest { linearizable: true });
+            request.set_timeout(ANSWER_MAX);
+            let Ok(channel) = peers.to_url(url) else { continue };
+            let mut client = ClusterClient::new(channel);
+            let answer = tokio::time::timeout(ANSWER_MAX, client.member_list(request)).await;
+            let Ok(Ok(answer)) = answer else { continue };
+            let answer = answer.into_inner();
+            let ours = answer.header.is_some_and(|header| header.cluster_id == cluster_id);
+            if ours && answer.members.iter().all(|member| member.id != me) {
+                return removed();
+            }
         }
     }
 }

@@ -39,6 +39,8 @@ use crate::store::{Reader, Store, StoreOptions};
 const GROUP: consensus::GroupId = 1;
 /// How long a stop waits for calls that are under way.
 const GRACE: Duration = Duration::from_secs(5);
+/// After so many elections' time without a word, a member that was let in asks whether it still is.
+const SILENCE: u32 = 10;
 /// Room in the log for what wraps a request.
 const WRAPPING: usize = 64 << 10;
 /// The largest answer of a watch, but for one revision that is larger; and a page of history.
@@ -155,7 +157,7 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> Result<Member
         quota_bytes: settings.storage.quota_bytes,
         cluster_id: settings.cluster_id,
         lessor: Arc::new(Lessor::new(election)),
-        peers,
+        peers: peers.clone(),
         quorum: has_quorum.clone(),
         full: AtomicBool::new(false),
         metrics: Metrics::new(&registry).map_err(twice)?,
@@ -190,7 +192,12 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> Result<Member
     tasks.spawn(follow::advertise(node.clone(), settings.name, urls, own_stop.clone()));
     let (reporter, health_service) = rpc::health();
     let follow = follow::follow(group.watch_status(), has_quorum, journal.clone(), gates, reporter);
-    let failure = tokio::spawn(follow);
+    let (status, join) = (group.watch_status(), settings.join);
+    let cluster = short_id(settings.cluster_id);
+    let dropped = follow::dropped(me, cluster, status, peers, join, SILENCE * election);
+    let failure = tokio::spawn(async move {
+        tokio::select! { fault = follow => fault, fault = dropped => fault }
+    });
 
     let least_ttl = (3 * settings.raft.election_ms).div_ceil(2000) as i64;
     let services = Services::new(node, sessions, least_ttl);

@@ -231,6 +231,44 @@ async fn a_change_of_leaders_keeps_leases_and_watches() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_removed_before_it_heard_anything_says_so() -> Result<()> {
+    let mut three = Three::start().await?;
+    let text = format!(
+        r#"
+        name = "n3"
+        data_dir = "{}/3"
+        cluster_id = "018f0000-0000-7000-8000-000000000001"
+        join = {:?}
+        plaintext_peer = true
+        [peer]
+        listen = "127.0.0.1:0"
+        advertise = "http://127.0.0.1:9"
+        [plaintext]
+        listen = "127.0.0.1:0"
+        [raft]
+        heartbeat_ms = 30
+        election_ms = 100
+        "#,
+        three.dir.path().display(),
+        three.peers,
+    );
+    let settings: Settings = settings::parse(std::path::Path::new("test.toml"), &text)?;
+    let mut unheard = chainfire::start(settings, CancellationToken::new()).await?;
+    let id = unheard.endpoints().member_id;
+    // It is a member, so it waits, however long.
+    let waits = tokio::time::timeout(Duration::from_secs(3), unheard.failed()).await;
+    ensure!(waits.is_err(), "{waits:?}");
+    ensure!(!unheard.status().formed() && three.list(0).await?.len() == 4);
+    let mut client = ClusterClient::new(three.channels[0].clone());
+    client.member_remove(MemberRemoveRequest { id }).await?;
+    let fault = tokio::time::timeout(LONG, unheard.failed()).await?.to_string();
+    ensure!(fault.starts_with("CF-3001 ") && fault.contains("was removed"), "{fault}");
+    unheard.stop().await;
+    three.stop().await;
+    Ok(())
+}
+
 /// Twins: the same name with another folder.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_leader_lets_nobody_displace_a_member_that_lives() -> Result<()> {
