@@ -125,8 +125,9 @@ impl Deadlines {
     }
 
     /// What should be noted in the log: leases that live longer than `every` and have lost time
-    /// since the last note.
-    pub(crate) fn to_note(&self, now: Instant, every: Duration) -> Vec<(i64, i64)> {
+    /// since the last note. They count as noted from here on: what is renewed before the log says
+    /// so must be noted again.
+    pub(crate) fn take_notes(&mut self, now: Instant, every: Duration) -> Vec<(i64, i64)> {
         let mut notes: Vec<(i64, i64)> = self
             .leases
             .iter()
@@ -137,6 +138,11 @@ impl Deadlines {
                 (left > 0 && left + every.as_secs() as i64 / 2 < said).then_some((*id, left))
             })
             .collect();
+        for (id, left) in &notes {
+            if let Some(lease) = self.leases.get_mut(id) {
+                lease.noted = *left;
+            }
+        }
         notes.sort_unstable();
         notes
     }
@@ -192,10 +198,12 @@ mod tests {
         let every = Duration::from_secs(60);
         table.learn(info(1, 3600, 0), now, NONE);
         table.learn(info(2, 60, 0), now, NONE);
-        assert!(table.to_note(after(now, 10), every).is_empty());
-        assert_eq!(table.to_note(after(now, 60), every), [(1, 3540)]);
+        assert!(table.take_notes(after(now, 10), every).is_empty());
+        assert_eq!(table.take_notes(after(now, 60), every), [(1, 3540)]);
+        let renewed = table.renew(1, now);
+        assert_eq!(renewed, Renewed::Yes { ttl: 3600, noted: true }, "the note is on its way");
         table.learn(info(1, 3600, 3540), now, NONE);
-        assert!(table.to_note(after(now, 61), every).is_empty());
+        assert!(table.take_notes(after(now, 61), every).is_empty());
     }
 
     #[test]

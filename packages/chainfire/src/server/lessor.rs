@@ -33,6 +33,8 @@ pub(crate) struct Lessor {
     deadlines: Mutex<Deadlines>,
     /// The claim by which this member holds the part.
     holds: watch::Sender<Option<u64>>,
+    /// Held from taking notes until they are in the log.
+    noting: tokio::sync::Mutex<()>,
     /// When it took the part.
     since: Mutex<Option<Instant>>,
     /// Time that is promised is told the client sooner than this.
@@ -46,7 +48,13 @@ impl Lessor {
     /// With the shortest time of an election.
     pub(crate) fn new(election: Duration) -> Lessor {
         let holds = watch::Sender::new(None);
-        Lessor { deadlines: Mutex::default(), holds, since: Mutex::default(), prompt: election }
+        Lessor {
+            deadlines: Mutex::default(),
+            holds,
+            since: Mutex::default(),
+            noting: tokio::sync::Mutex::default(),
+            prompt: election,
+        }
     }
 
     /// Waits until this member, the leader, holds the part.
@@ -82,7 +90,10 @@ impl Lessor {
         }
         let (answers, noted) = self.renew_from(asked, &node.reader, ids, claim)?;
         // Before the client relies on it: the next leader must not go by the old note.
-        self.note(node, noted, claim).await?;
+        if !noted.is_empty() {
+            let _one = self.noting.lock().await;
+            self.note(node, noted, claim).await?;
+        }
         Ok(answers)
     }
 
@@ -118,7 +129,8 @@ impl Lessor {
             answers.push(match renewed {
                 Renewed::Gone => 0,
                 Renewed::Yes { ttl, noted: has_note } => {
-                    if has_note {
+                    // The table may be a moment behind the log.
+                    if has_note || reader.lease(*id).is_some_and(|info| info.remaining > 0) {
                         noted.push((*id, 0));
                     }
                     ttl
@@ -147,6 +159,8 @@ impl Lessor {
         Ok(deadlines.left(id, now))
     }
 
+    /// Notes go into the log in the order in which they were taken: one that is older must not come
+    /// after that of a renewal.
     async fn note(&self, node: &Node, notes: Vec<(i64, i64)>, claim: u64) -> Result<(), Status> {
         for part in notes.chunks(BATCH) {
             let checkpoints = part
@@ -248,7 +262,8 @@ impl Lessor {
                 },
                 () = due => self.expire(node, claim).await,
                 _ = notes.tick() => {
-                    let due = self.deadlines.lock().to_note(Instant::now(), every);
+                    let _one = self.noting.lock().await;
+                    let due = self.deadlines.lock().take_notes(Instant::now(), every);
                     if let Err(error) = self.note(node, due, claim).await {
                         tracing::debug!(%error, "remaining lease times not noted");
                     }
@@ -380,6 +395,10 @@ mod tests {
         assert_eq!(refused.code(), tonic::Code::Unavailable);
         assert!(renew(&lessor, &log, asked, claim + 1).is_err(), "it is not held by that claim");
         assert_eq!(*lessor.holds.borrow(), Some(claim));
+        // What the log says is left is noted anew, though the table has not heard of it yet.
+        let left = vec![LeaseCheckpoint { id: 7, remaining_ttl: 5 }];
+        log.apply(encode_remaining(left, claim));
+        assert_eq!(renew(&lessor, &log, asked, claim).unwrap().1, [(7, 0)]);
         // Another leader has claimed, and this one does not know yet.
         log.claim();
         let refused = renew(&lessor, &log, asked, claim).unwrap_err();
