@@ -49,7 +49,8 @@ impl<M: Machine> Group<M> {
         self.shared.status()
     }
 
-    /// Follows the status. Who leads and who is a member is told at once, progress a little later.
+    /// Follows the status. Who leads and who is a member is told at once, progress a little later;
+    /// who answered when is some tenths of a second old ([`Group::status`] has it as it is).
     pub fn watch_status(&self) -> watch::Receiver<Status> {
         self.shared.status.subscribe()
     }

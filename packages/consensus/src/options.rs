@@ -95,7 +95,7 @@ pub struct GroupOptions {
 impl Default for GroupOptions {
     fn default() -> Self {
         Self {
-            heartbeat: Duration::from_millis(100),
+            heartbeat: Duration::from_millis(200),
             election_min: Duration::from_millis(1000),
             election_max: Duration::from_millis(2000),
             batch_requests: 512,

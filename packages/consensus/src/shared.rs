@@ -253,7 +253,10 @@ impl<M: Machine> Shared<M> {
         let mut metrics = self.raft.metrics();
         let mut alive = true;
         loop {
-            let running = metrics.borrow_and_update().running_state.clone();
+            let (running, known) = {
+                let now = metrics.borrow_and_update();
+                (now.running_state.clone(), news(&now))
+            };
             server.borrow_and_update();
             if let Err(fatal) = running {
                 let (journal, machine) = (crate::codes::JOURNAL, crate::codes::MACHINE);
@@ -272,7 +275,20 @@ impl<M: Machine> Shared<M> {
                 self.log.note_member();
             }
             let further = async {
-                let changed = metrics.changed().await;
+                // Each answer to a heartbeat changes the metrics too: that is told less often.
+                let begin = Instant::now();
+                loop {
+                    let changed = metrics.changed().await;
+                    let now = metrics.borrow_and_update();
+                    let due = begin.elapsed() >= self.options.election_min / 3;
+                    if due || changed.is_err() || now.running_state.is_err() || news(&now) != known
+                    {
+                        break changed;
+                    }
+                }
+            };
+            let further = async {
+                let changed = further.await;
                 tokio::time::sleep(STATUS_INTERVAL).await;
                 changed
             };
@@ -355,6 +371,14 @@ impl<M: Machine> Shared<M> {
         }
         self.publish(true);
     }
+}
+
+/// What the status shows of the metrics, but for who was heard when.
+fn news(metrics: &RaftMetrics<Types>) -> impl PartialEq + use<> {
+    (
+        (metrics.last_log_index, metrics.local_committed, metrics.last_applied),
+        (metrics.snapshot, metrics.purged, metrics.replication.clone()),
+    )
 }
 
 /// Whether there is anything to tell: that a member lives still is not.
