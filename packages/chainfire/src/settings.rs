@@ -119,7 +119,7 @@ pub struct Raft {
 
 impl Default for Raft {
     fn default() -> Self {
-        Self { heartbeat_ms: 100, election_ms: 1000, snapshot_entries: 10_000 }
+        Self { heartbeat_ms: 200, election_ms: 1000, snapshot_entries: 10_000 }
     }
 }
 
