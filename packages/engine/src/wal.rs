@@ -3,7 +3,8 @@
 //! It ends each at its first unreadable entry, cutting off what follows. That is right for what
 //! was not synced. For the rest it is damage: found by the mark in the newest file, and in the
 //! older ones, all synced when they were sealed, by their being cut. And its checksums leave out
-//! the batches' sequence numbers, which decide what is older: they must ascend.
+//! the batches' sequence numbers, which decide what is older: they must ascend. Nor does it doubt
+//! a length before it makes room for it: none may pass the end of its file.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read};
@@ -56,18 +57,21 @@ impl Sealed {
     }
 }
 
-/// Whether the sequence numbers of all batches ascend: in the sealed files, and in the newest one.
+/// Whether the sequence numbers of all batches ascend, and all lengths can be: in the sealed files,
+/// and in the newest one.
 pub(crate) fn ascending(dir: &Path) -> io::Result<(bool, bool)> {
     let (mut last, mut sealed, mut newest) = (None, true, true);
     for path in files(dir)? {
         sealed &= newest;
-        newest = walk(BufReader::new(File::open(&path)?), &mut last)?;
+        let file = File::open(&path)?;
+        let length = file.metadata()?.len();
+        newest = walk(BufReader::new(file), length, &mut last)?;
     }
     Ok((sealed, newest))
 }
 
 /// Goes through the entries up to the first that is none.
-fn walk(mut file: impl BufRead, last: &mut Option<u64>) -> io::Result<bool> {
+fn walk(mut file: impl BufRead, length: u64, last: &mut Option<u64>) -> io::Result<bool> {
     loop {
         let mut tag = [0];
         let skip = match read(&mut file, &mut tag)?.then_some(tag[0]) {
@@ -92,7 +96,11 @@ fn walk(mut file: impl BufRead, last: &mut Option<u64>) -> io::Result<bool> {
                 }
                 let key = u16::from_le_bytes([change[10], change[11]]);
                 let value = u32::from_le_bytes(std::array::from_fn(|at| change[16 + at]));
-                u64::from(key) + u64::from(value)
+                let [key, value] = [u64::from(key), u64::from(value)];
+                if value > length {
+                    return Ok(false);
+                }
+                key + value
             }
             Some(3) => BATCH_END as u64 - 1,
             Some(4) => 8,

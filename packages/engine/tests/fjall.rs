@@ -118,6 +118,42 @@ fn damage_to_what_was_persisted_is_never_a_wrong_value() {
 }
 
 #[test]
+fn a_damaged_length_is_found_before_room_is_made_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, wanted) = persisted(dir.path());
+    let (mut contents, mut values) = (0, 0);
+    for file in files(&source) {
+        let bytes = std::fs::read(&file).unwrap();
+        let at = if bytes.ends_with(&[0; 4]) && file.parent().unwrap().ends_with("tables") {
+            // The number of a table's contents: behind the magic at the place that its end names.
+            let start = u64::from_le_bytes(bytes[bytes.len() - 16..][..8].try_into().unwrap());
+            contents += 1;
+            start as usize + 4 + 3
+        } else if file.extension().is_some_and(|end| end == "jnl") && bytes.starts_with(&[1]) {
+            // The stored length of the first value, behind the first batch's start.
+            assert_eq!(bytes[13], 2);
+            values += 1;
+            13 + 1 + 16 + 3
+        } else {
+            continue;
+        };
+        let damaged = dir.path().join("damaged");
+        copy(&source, &damaged);
+        let target = damaged.join(file.strip_prefix(&source).unwrap());
+        let mut bytes = bytes;
+        bytes[at] ^= 0x80;
+        std::fs::write(&target, bytes).unwrap();
+        match open(&damaged).and_then(|engine| read(&engine)) {
+            Ok(seen) => assert!(seen == wanted, "{}: wrong values", target.display()),
+            Err(EngineError::Corrupt { .. }) => {}
+            Err(error) => panic!("{}: {error:?}", target.display()),
+        }
+        std::fs::remove_dir_all(&damaged).unwrap();
+    }
+    assert!(contents > 0 && values > 0, "{contents} tables, {values} write-ahead files");
+}
+
+#[test]
 fn a_lost_or_cut_file_is_noticed() {
     let dir = tempfile::tempdir().unwrap();
     let (source, wanted) = persisted(dir.path());
