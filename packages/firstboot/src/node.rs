@@ -11,24 +11,62 @@ use steps::{Probe, Step};
 use tokio_util::sync::CancellationToken;
 
 use crate::bootserver::BootServer;
+use crate::disk::DiskStep;
 use crate::enroll::{self, Enrolment};
+use crate::install::InstallStep;
 use crate::join::{Member, UNIT};
-use crate::{Mode, Settings, clock, codes, identify, systemd};
+use crate::{Context, Mode, Settings, Target, clock, codes, identify, systemd};
 
 /// How often the certificates' age is looked at.
 const RENEWAL_CHECK: Duration = Duration::from_secs(3600);
+
+/// The context of a step; a macro, since the step itself is borrowed to change it.
+macro_rules! context {
+    ($node:ident) => {{
+        let known = $node.known.as_ref().ok_or_else(unidentified)?;
+        Context {
+            node: $node.name.as_deref().ok_or_else(unidentified)?,
+            cluster_id: &known.cluster_id,
+            inventory: &known.node,
+            install_id: &known.install_id,
+            target: $node.settings.target,
+            machine_id: &known.machine_id,
+            images: &known.images,
+            state_dir: &$node.settings.state_dir,
+        }
+    }};
+}
 
 /// This machine, and what is known of it so far in this run.
 pub struct Node {
     pub(crate) settings: Arc<Settings>,
     name: Option<String>,
+    known: Option<Known>,
+    disk: DiskStep,
+    install: InstallStep,
     member: Member,
+}
+
+/// What the boot server said of this machine.
+struct Known {
+    cluster_id: String,
+    node: inventory::Node,
+    install_id: String,
+    machine_id: String,
+    images: String,
 }
 
 impl Node {
     /// Nothing is known yet.
     pub fn new(settings: Arc<Settings>) -> Self {
-        Node { member: Member::new(settings.clone()), settings, name: None }
+        Node {
+            member: Member::new(settings.clone()),
+            disk: DiskStep::new(settings.clone()),
+            install: InstallStep::new(settings.clone()),
+            settings,
+            name: None,
+            known: None,
+        }
     }
 
     /// The node's name, once the step identify is true.
@@ -52,7 +90,9 @@ impl Node {
             Step::Identify => self.identify().await,
             Step::Clock => clock::probe(&self.server()?, self.settings.mode).await,
             Step::Network => self.network(),
-            Step::Disk | Step::Install => installed(),
+            Step::Disk | Step::Install if self.settings.target == Target::None => installed(),
+            Step::Disk => self.disk.probe(&context!(self)).await,
+            Step::Install => self.install.probe(&context!(self)).await,
             Step::Identity => enroll::probe_keys(&self.settings),
             Step::Enroll => enroll::probe(&self.settings, self.known()?),
             Step::Join => self.member.probe_joined(&self.enrolment()?).await,
@@ -67,6 +107,12 @@ impl Node {
     pub(crate) async fn act(&mut self, step: Step) -> Result<(), Fault> {
         match step {
             Step::Clock => clock::act(&self.server()?).await,
+            Step::Disk if self.settings.target != Target::None => {
+                self.disk.act(&context!(self)).await
+            }
+            Step::Install if self.settings.target != Target::None => {
+                self.install.act(&context!(self)).await
+            }
             Step::Identity => enroll::make_keys(&self.settings),
             Step::Enroll => self.enroll().await,
             Step::Join => {
@@ -157,14 +203,7 @@ impl Node {
     }
 
     fn known(&self) -> Result<&str, Fault> {
-        self.name.as_deref().ok_or_else(|| {
-            Fault::new(
-                codes::UNKNOWN,
-                Kind::Internal,
-                "the node is not identified",
-                "report this as a bug",
-            )
-        })
+        self.name.as_deref().ok_or_else(unidentified)
     }
 
     fn enrolment(&self) -> Result<Enrolment, Fault> {
@@ -180,6 +219,11 @@ impl Node {
         let usable = own.cert.exists() && rpc::Tls::load(&own).is_ok();
         BootServer::new(&self.settings, usable.then_some(&own))
     }
+}
+
+fn unidentified() -> Fault {
+    let what = "the boot server has not said which node this machine is";
+    Fault::new(codes::UNKNOWN, Kind::Unavailable, what, "check that the boot server runs")
 }
 
 /// Installed means that the root is on a disk and not in memory, as it is after a netboot.

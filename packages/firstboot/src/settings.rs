@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use telemetry::LogSettings;
 
+use crate::disk::DiskSettings;
+
 /// `/etc/plasma/firstboot.toml`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -16,7 +18,9 @@ pub struct Settings {
     pub bootserver: String,
     /// The cluster CA's certificate, which came with the image: the anchor of all trust.
     pub ca: PathBuf,
-    /// A file with the join token. It is read when the node enrols, and may appear later.
+    /// A file with the join token. It is read when the node enrols, and may appear later. Without
+    /// it the agent asks the boot server for a token, which hands one out if it is told to.
+    #[serde(default = "token_file")]
     pub token_file: PathBuf,
     /// Ledger, keys, certificates, rendered configuration.
     #[serde(default = "state_dir")]
@@ -27,9 +31,67 @@ pub struct Settings {
     /// The Chainfire binary; only read in process mode.
     #[serde(default = "chainfire_bin")]
     pub chainfire_bin: PathBuf,
+    /// What is installed on the machine's disk.
+    #[serde(default)]
+    pub target: Target,
+    /// URL of the folder with the images; without it, the folder from which the kernel's
+    /// arguments say that the root came.
+    pub images_url: Option<String>,
+    /// Where the disk step works.
+    #[serde(default)]
+    pub disk: DiskSettings,
+    /// Whether the agent writes Chainfire's settings file in systemd mode, where Nix made none.
+    #[serde(default)]
+    pub render_config: bool,
+    /// Where progress is shown to people, as `/dev/console`.
+    pub console: Option<PathBuf>,
+    /// The places of the machine that the agent reads and writes; others are for tests.
+    #[serde(default)]
+    pub machine: MachineSettings,
     /// Logs.
     #[serde(default)]
     pub log: LogSettings,
+}
+
+/// Where the machine shows itself.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MachineSettings {
+    /// The folder that stands for `/`: below it are `sys`, `proc`, `etc` and `run`.
+    pub root: PathBuf,
+    /// Where the system's commands are, instead of in `PATH`.
+    pub tools: Option<PathBuf>,
+}
+
+impl Default for MachineSettings {
+    fn default() -> Self {
+        MachineSettings { root: "/".into(), tools: None }
+    }
+}
+
+impl MachineSettings {
+    /// An absolute path as the agent reaches it.
+    pub fn path(&self, absolute: &str) -> PathBuf {
+        self.root.join(absolute.trim_start_matches('/'))
+    }
+
+    /// A command of the system.
+    pub fn tool(&self, name: &str) -> PathBuf {
+        self.tools.as_ref().map_or_else(|| name.into(), |folder| folder.join(name))
+    }
+}
+
+/// What is installed on the machine's disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Target {
+    /// Nothing: the system must be there already.
+    #[default]
+    None,
+    /// The image that runs, with a boot loader.
+    Lab,
+    /// The node's NixOS configuration.
+    NixOs,
 }
 
 /// Who keeps the node's services running.
@@ -41,6 +103,10 @@ pub enum Mode {
     Systemd,
     /// The agent itself: services are its children, and it stays.
     Process,
+}
+
+fn token_file() -> PathBuf {
+    "/etc/plasma/join-token".into()
 }
 
 fn state_dir() -> PathBuf {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bootserver::client::Operator;
 use bootserver::{CertificateSettings, Folder};
-use firstboot::{Ending, Mode, Node, Reporter, Settings};
+use firstboot::{Ending, Node, Reporter, Settings};
 use inventory::Inventory;
 use steps::{Ledger, Outcome, Step};
 use tempfile::TempDir;
@@ -53,16 +53,16 @@ impl Lab {
     }
 
     fn settings(&self) -> Arc<Settings> {
-        Arc::new(Settings {
-            node: Some(NODE.to_owned()),
-            bootserver: self.base.clone(),
-            ca: self.dir.path().join("boot/ca/ca.pem"),
-            token_file: self.dir.path().join("token"),
-            state_dir: self.state(),
-            mode: Mode::Process,
-            chainfire_bin: testkit::binary("chainfire").expect("chainfire is built"),
-            log: Default::default(),
-        })
+        let text = format!(
+            "node = {NODE:?}\nbootserver = {:?}\nca = {:?}\ntoken_file = {:?}\n\
+             state_dir = {:?}\nmode = \"process\"\nchainfire_bin = {:?}\n",
+            self.base,
+            self.dir.path().join("boot/ca/ca.pem"),
+            self.dir.path().join("token"),
+            self.state(),
+            testkit::binary("chainfire").expect("chainfire is built"),
+        );
+        Arc::new(settings::parse(Path::new("firstboot.toml"), &text).expect("settings"))
     }
 
     fn operator(&self) -> Operator {
