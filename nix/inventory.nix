@@ -28,6 +28,11 @@ let
     "data"
     "compute"
   ];
+  layouts = [
+    "single"
+    "mirror"
+    "luks"
+  ];
   ports = {
     client = 2379;
     peer = 2380;
@@ -55,9 +60,10 @@ let
     // lib.optionalAttrs (isAttrs (node.disk or null)) {
       disk = {
         minGiB = 8;
+        layout = "single";
         consentToErase = [ ];
       }
-      // node.disk;
+      // lib.filterAttrs (_: value: value != null) node.disk;
     };
   mac = text: if isString text then lib.toLower (lib.replaceStrings [ "-" ] [ ":" ] text) else text;
   normal =
@@ -218,18 +224,21 @@ let
     ])
       path
       value;
+  diskMatch =
+    path: value:
+    table [ (key "serial" serial) (key "wwn" serial) ] path value
+    ++ when (isAttrs value && value.serial or null == null && value.wwn or null == null) (
+      fault 1012 "${path} identifies no disk"
+        "give the disk's serial or wwn, as `lsblk -o NAME,SERIAL,WWN` shows it"
+    );
   disk =
     path: value:
     (table [
-      (must "match" (
-        path: value:
-        table [ (key "serial" serial) (key "wwn" serial) ] path value
-        ++ when (isAttrs value && value.serial or null == null && value.wwn or null == null) (
-          fault 1012 "${path} identifies no disk"
-            "give the disk's serial or wwn, as `lsblk -o NAME,SERIAL,WWN` shows it"
-        )
-      ))
+      (must "match" diskMatch)
       (key "minGiB" (number 1 1048576))
+      (key "maxGiB" (number 1 1048576))
+      (key "layout" (text 1019 (value: elem value layouts) "disk layout" "use single, mirror or luks"))
+      (key "mirror" diskMatch)
       (key "consentToErase" (list serial))
     ])
       path
@@ -241,6 +250,8 @@ let
       (must "domain" (text 1005 isDomain "DNS name" "use lower-case labels with dots between"))
       (must "former" label)
       (must "bootserver" (table [ (must "address" address) ]))
+      (key "gateway" address)
+      (key "dns" (list address))
     ]))
     (key "operators" (
       list (table [
@@ -290,15 +301,34 @@ let
         ++ when (lib.unique it.roles != it.roles) (
           fault 1008 "${path}.roles names a role twice" "name each role once"
         )
-        ++ lib.optionals (it ? disk.match.serial) (
+        ++ lib.optionals (it ? disk) (diskOf path it.disk);
+      diskOf =
+        path: disk:
+        let
+          serials = map (member: member.serial or null) (members disk);
+        in
+        when (disk.layout == "mirror" && !(disk ? mirror)) (
+          fault 1012 "${path}.disk.mirror is missing, but the layout is a mirror"
+            "say which the second disk is, as in match"
+        )
+        ++ when (disk.layout != "mirror" && disk ? mirror) (
+          fault 1012 "${path}.disk.mirror is given, but the layout is ${disk.layout}"
+            "remove it, or set ${path}.disk.layout = \"mirror\""
+        )
+        ++ when (disk ? maxGiB && disk.maxGiB < disk.minGiB) (
+          fault 1014
+            "${path}.disk.maxGiB is ${toString disk.maxGiB}, less than minGiB, which is ${toString disk.minGiB}"
+            "no disk fits both; raise maxGiB or lower minGiB"
+        )
+        ++ lib.optionals (!(elem null serials)) (
           concatMap (
             consent:
-            when (consent.value != it.disk.match.serial) (
+            when (!(elem consent.value serials)) (
               fault 1012
-                "${path}.disk.consentToErase[${toString consent.at}] is ${toJSON consent.value}, another disk than ${toJSON it.disk.match.serial}"
+                "${path}.disk.consentToErase[${toString consent.at}] is ${toJSON consent.value}, another disk than ${lib.concatMapStringsSep " and " toJSON serials}"
                 "name only the serial of the disk that is matched"
             )
-          ) (indexed it.disk.consentToErase)
+          ) (indexed disk.consentToErase)
         );
       claim = kind: value: path: {
         inherit kind value path;
@@ -306,6 +336,10 @@ let
       claims = [
         (claim "address" cluster.bootserver.address "cluster.bootserver.address")
       ]
+      # the boot server may well be the router
+      ++ lib.optional (cluster.gateway or cluster.bootserver.address != cluster.bootserver.address) (
+        claim "address" cluster.gateway "cluster.gateway"
+      )
       ++ map (it: claim "operator" it.value.name "operators[${toString it.at}].name") (indexed operators)
       ++ concatMap (
         name:
@@ -319,8 +353,11 @@ let
         [ (claim "address" it.address "${path}.address") ]
         ++ map (card: claim "MAC address" card.value "${path}.macs[${toString card.at}]") (indexed it.macs)
         ++ maybe "serial" (it.serial or null) "${path}.serial"
-        ++ maybe "disk serial" (it.disk.match.serial or null) "${path}.disk.match.serial"
-        ++ maybe "disk wwn" (it.disk.match.wwn or null) "${path}.disk.match.wwn"
+        ++ concatMap (
+          which:
+          maybe "disk serial" (it.disk.${which}.serial or null) "${path}.disk.${which}.serial"
+          ++ maybe "disk wwn" (it.disk.${which}.wwn or null) "${path}.disk.${which}.wwn"
+        ) [ "match" "mirror" ]
       ) (attrNames nodes);
       twice = concatLists (
         lib.mapAttrsToList (
@@ -342,6 +379,8 @@ let
     ++ concatMap of (attrNames nodes)
     ++ twice;
 
+  # the disks that are meant, the one that boots first
+  members = disk: [ disk.match ] ++ lib.optional (disk ? mirror) disk.mirror;
   withRole =
     inventory: wanted:
     filter (name: elem wanted inventory.nodes.${name}.roles) (attrNames inventory.nodes);
@@ -349,7 +388,12 @@ let
   url = host: port: "https://${socket host port}";
 in
 rec {
-  inherit ports withRole url;
+  inherit
+    ports
+    withRole
+    url
+    members
+    ;
 
   # Every fault of an inventory as a sentence; none when it is good.
   faults =

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use fault::{Fault, Kind};
 
 use crate::read::invalid;
-use crate::{Inventory, Role, codes};
+use crate::{Disk, Inventory, Layout, Role, codes};
 
 /// Past this each further voter slows every write and saves nothing.
 const MOST_VOTERS: usize = 7;
@@ -37,6 +37,7 @@ pub(crate) fn check(inventory: &Inventory, faults: &mut Vec<Fault>) {
             ));
         }
         if let Some(disk) = &node.disk {
+            layout(&path, disk, faults);
             consent(&path, disk, faults);
         }
     }
@@ -63,15 +64,43 @@ fn former(inventory: &Inventory, faults: &mut Vec<Fault>) {
     }
 }
 
-/// A consent for another disk than the one that is meant would be a trap.
-fn consent(path: &str, disk: &crate::Disk, faults: &mut Vec<Fault>) {
-    let Some(serial) = &disk.matches.serial else { return };
+fn layout(path: &str, disk: &Disk, faults: &mut Vec<Fault>) {
+    if disk.layout == Layout::Mirror && disk.mirror.is_none() {
+        faults.push(invalid(
+            codes::BAD_DISK,
+            format!("{path}.disk.mirror is missing, but the layout is a mirror"),
+            "say which the second disk is, as in match",
+        ));
+    }
+    if disk.layout != Layout::Mirror && disk.mirror.is_some() {
+        faults.push(invalid(
+            codes::BAD_DISK,
+            format!("{path}.disk.mirror is given, but the layout is {}", disk.layout.name()),
+            format!("remove it, or set {path}.disk.layout = \"mirror\""),
+        ));
+    }
+    if let Some(max) = disk.max_gib.filter(|max| *max < disk.min_gib) {
+        faults.push(invalid(
+            codes::OUT_OF_RANGE,
+            format!("{path}.disk.maxGiB is {max}, less than minGiB, which is {}", disk.min_gib),
+            "no disk fits both; raise maxGiB or lower minGiB",
+        ));
+    }
+}
+
+/// A consent for another disk than those that are meant would be a trap.
+fn consent(path: &str, disk: &Disk, faults: &mut Vec<Fault>) {
+    let serials: Option<Vec<&str>> = disk.members().map(|m| m.serial.as_deref()).collect();
+    // a disk that is known by its WWN alone may have any serial
+    let Some(serials) = serials else { return };
+    let meant: Vec<String> = serials.iter().map(|s| format!("{s:?}")).collect();
     for (i, consent) in disk.consent_to_erase.iter().enumerate() {
-        if consent != serial {
+        if !serials.contains(&consent.as_str()) {
             faults.push(invalid(
                 codes::BAD_DISK,
                 format!(
-                    "{path}.disk.consentToErase[{i}] is {consent:?}, another disk than {serial:?}"
+                    "{path}.disk.consentToErase[{i}] is {consent:?}, another disk than {}",
+                    meant.join(" and ")
                 ),
                 "name only the serial of the disk that is matched",
             ));
@@ -86,6 +115,12 @@ fn duplicates(inventory: &Inventory, faults: &mut Vec<Fault>) {
         canonical(inventory.cluster.bootserver.address),
         "cluster.bootserver.address".into(),
     );
+    // the boot server may well be the router
+    let gateway = inventory.cluster.gateway.map(canonical);
+    if let Some(gateway) = gateway.filter(|g| *g != canonical(inventory.cluster.bootserver.address))
+    {
+        seen.add("address", gateway, "cluster.gateway".into());
+    }
     for (i, operator) in inventory.operators.iter().enumerate() {
         seen.add("operator", &operator.name, format!("operators[{i}].name"));
     }
@@ -98,11 +133,13 @@ fn duplicates(inventory: &Inventory, faults: &mut Vec<Fault>) {
             seen.add("serial", serial, format!("nodes.{name}.serial"));
         }
         let Some(disk) = &node.disk else { continue };
-        if let Some(serial) = &disk.matches.serial {
-            seen.add("disk serial", serial, format!("nodes.{name}.disk.match.serial"));
-        }
-        if let Some(wwn) = &disk.matches.wwn {
-            seen.add("disk wwn", wwn, format!("nodes.{name}.disk.match.wwn"));
+        for (key, member) in ["match", "mirror"].into_iter().zip(disk.members()) {
+            if let Some(serial) = &member.serial {
+                seen.add("disk serial", serial, format!("nodes.{name}.disk.{key}.serial"));
+            }
+            if let Some(wwn) = &member.wwn {
+                seen.add("disk wwn", wwn, format!("nodes.{name}.disk.{key}.wwn"));
+            }
         }
     }
 }
@@ -175,6 +212,19 @@ pub(crate) fn warnings(inventory: &Inventory) -> Vec<Fault> {
                     node.address, node.prefix_length
                 ),
                 "netboot needs one network; check address and prefixLength".to_owned(),
+            );
+        }
+        let gateway = inventory.cluster.gateway;
+        if let Some(gateway) = gateway
+            && !same_network(node.address, gateway, node.prefix_length)
+        {
+            warn(
+                codes::FAR_GATEWAY,
+                format!(
+                    "nodes.{name}.address {}/{} is on another network than the gateway {gateway}",
+                    node.address, node.prefix_length
+                ),
+                "a router is reached on its own network; check cluster.gateway".to_owned(),
             );
         }
     }

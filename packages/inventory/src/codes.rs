@@ -38,6 +38,8 @@ pub const UNKNOWN_NODE: Code = Code("INV-1016");
 pub const LACKS_ROLE: Code = Code("INV-1017");
 /// A number of nodes that one machine cannot hold.
 pub const BAD_COUNT: Code = Code("INV-1018");
+/// A disk layout that does not exist.
+pub const UNKNOWN_LAYOUT: Code = Code("INV-1019");
 
 /// Warning: an even number of voters survives no more failures than one fewer.
 pub const EVEN_VOTERS: Code = Code("INV-2001");
@@ -47,3 +49,5 @@ pub const MANY_VOTERS: Code = Code("INV-2002");
 pub const NO_OPERATORS: Code = Code("INV-2003");
 /// Warning: nodes that are not on the network of the boot server.
 pub const OTHER_NETWORK: Code = Code("INV-2004");
+/// Warning: nodes that cannot reach the gateway.
+pub const FAR_GATEWAY: Code = Code("INV-2005");

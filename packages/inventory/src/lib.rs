@@ -46,6 +46,12 @@ pub struct Cluster {
     pub former: String,
     /// Where nodes find the boot server.
     pub bootserver: Bootserver,
+    /// The router of the nodes' network, when they may leave it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<IpAddr>,
+    /// The name servers that nodes ask, best first; none when they know each other by address.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dns: Vec<IpAddr>,
 }
 
 /// Where nodes find the boot server.
@@ -87,7 +93,7 @@ pub struct Node {
     pub process: bool,
 }
 
-/// The disk on which a node is installed.
+/// The disk on which a node is installed; two for a mirror.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Disk {
@@ -97,8 +103,50 @@ pub struct Disk {
     /// A smaller disk is not the one that is meant.
     #[serde(rename = "minGiB")]
     pub min_gib: u32,
+    /// A larger disk is not the one that is meant either.
+    #[serde(rename = "maxGiB", skip_serializing_if = "Option::is_none")]
+    pub max_gib: Option<u32>,
+    /// How it is divided.
+    pub layout: Layout,
+    /// The other disk of a mirror; given exactly when `layout` is [`Layout::Mirror`]. The sizes
+    /// hold for both.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<DiskMatch>,
     /// Serials of disks whose foreign data may be erased.
     pub consent_to_erase: Vec<String>,
+}
+
+impl Disk {
+    /// The disks that are meant, the one that boots first.
+    pub fn members(&self) -> impl Iterator<Item = &DiskMatch> {
+        std::iter::once(&self.matches).chain(&self.mirror)
+    }
+}
+
+/// How a node's disk is divided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Layout {
+    /// One disk as it is.
+    Single,
+    /// Two disks that hold the same; either may be lost.
+    Mirror,
+    /// One disk, encrypted but for what boots.
+    Luks,
+}
+
+impl Layout {
+    /// All layouts.
+    pub const ALL: [Layout; 3] = [Layout::Single, Layout::Mirror, Layout::Luks];
+
+    /// As written in the inventory.
+    pub fn name(self) -> &'static str {
+        match self {
+            Layout::Single => "single",
+            Layout::Mirror => "mirror",
+            Layout::Luks => "luks",
+        }
+    }
 }
 
 /// What identifies a disk; at least one is given.

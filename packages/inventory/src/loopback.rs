@@ -9,7 +9,8 @@ use crate::{Inventory, Node, Role, codes};
 impl Inventory {
     /// This cluster with its first `count` nodes as processes on 127.0.1.1, 127.0.1.2, … and the
     /// boot server on 127.0.0.1. The former comes first; nodes that the inventory lacks are added
-    /// with all roles. MACs, serials and disks are dropped: nothing is installed.
+    /// with all roles. MACs, serials, disks, gateway and name servers are dropped: nothing is
+    /// installed.
     pub fn on_loopback(&self, count: usize) -> Result<Inventory, Fault> {
         if !(1..=254).contains(&count) {
             return Err(Fault::new(
@@ -33,6 +34,8 @@ impl Inventory {
         }
         let mut inventory = self.clone();
         inventory.cluster.bootserver.address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        inventory.cluster.gateway = None;
+        inventory.cluster.dns = Vec::new();
         inventory.nodes = names
             .into_iter()
             .zip(1..=254u8)

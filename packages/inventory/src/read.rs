@@ -7,7 +7,9 @@ use fault::{Code, Fault, Kind};
 use serde_json::{Map, Value};
 
 use crate::names::{is_domain, is_label, is_serial, is_ssh_key};
-use crate::{Bootserver, Cluster, Disk, DiskMatch, Inventory, Mac, Node, Operator, Role, codes};
+use crate::{
+    Bootserver, Cluster, Disk, DiskMatch, Inventory, Layout, Mac, Node, Operator, Role, codes,
+};
 
 /// A thousand nodes take about half of this.
 pub(crate) const MAX_BYTES: usize = 4 << 20;
@@ -79,12 +81,25 @@ impl Reader {
     }
 
     fn cluster(&mut self, value: &Value, path: &str) -> Option<Cluster> {
-        let t = self.table(value, path, &["name", "domain", "former", "bootserver"])?;
+        let t =
+            self.table(value, path, &["name", "domain", "former", "bootserver", "gateway", "dns"])?;
         let name = self.required(&t, "name").and_then(|(p, v)| self.label(v, &p));
         let domain = self.required(&t, "domain").and_then(|(p, v)| self.domain(v, &p));
         let former = self.required(&t, "former").and_then(|(p, v)| self.label(v, &p));
         let bootserver = self.required(&t, "bootserver").and_then(|(p, v)| self.bootserver(v, &p));
-        Some(Cluster { name: name?, domain: domain?, former: former?, bootserver: bootserver? })
+        let gateway = self.optional(&t, "gateway", Self::address);
+        let dns = match given(&t, "dns") {
+            None => Some(Vec::new()),
+            Some((p, v)) => self.list(v, &p, Self::address),
+        };
+        Some(Cluster {
+            name: name?,
+            domain: domain?,
+            former: former?,
+            bootserver: bootserver?,
+            gateway: gateway?,
+            dns: dns?,
+        })
     }
 
     fn bootserver(&mut self, value: &Value, path: &str) -> Option<Bootserver> {
@@ -165,19 +180,29 @@ impl Reader {
     }
 
     fn disk(&mut self, value: &Value, path: &str) -> Option<Disk> {
-        let t = self.table(value, path, &["match", "minGiB", "consentToErase"])?;
+        const KEYS: [&str; 6] = ["match", "minGiB", "maxGiB", "layout", "mirror", "consentToErase"];
+        let t = self.table(value, path, &KEYS)?;
         let matches = self.required(&t, "match").and_then(|(p, v)| self.disk_match(v, &p));
         let min_gib = match given(&t, "minGiB") {
             None => Some(8),
-            Some((p, v)) => self.number(v, &p, 1, 1 << 20),
+            Some((p, v)) => self.gib(v, &p),
         };
+        let max_gib = self.optional(&t, "maxGiB", Self::gib);
+        let layout = match given(&t, "layout") {
+            None => Some(Layout::Single),
+            Some((p, v)) => self.layout(v, &p),
+        };
+        let mirror = self.optional(&t, "mirror", Self::disk_match);
         let consent_to_erase = match given(&t, "consentToErase") {
             None => Some(Vec::new()),
             Some((p, v)) => self.list(v, &p, Self::serial),
         };
         Some(Disk {
             matches: matches?,
-            min_gib: u32::try_from(min_gib?).ok()?,
+            min_gib: min_gib?,
+            max_gib: max_gib?,
+            layout: layout?,
+            mirror: mirror?,
             consent_to_erase: consent_to_erase?,
         })
     }
@@ -193,6 +218,20 @@ impl Reader {
             return None;
         }
         Some(found)
+    }
+
+    fn gib(&mut self, value: &Value, path: &str) -> Option<u32> {
+        self.number(value, path, 1, 1 << 20).and_then(|n| u32::try_from(n).ok())
+    }
+
+    fn layout(&mut self, value: &Value, path: &str) -> Option<Layout> {
+        let text = self.text(value, path)?;
+        let layout = Layout::ALL.into_iter().find(|l| l.name() == text);
+        if layout.is_none() {
+            let what = format!("{path} is {}, which is no disk layout", quoted(text));
+            self.note(codes::UNKNOWN_LAYOUT, what, "use single, mirror or luks");
+        }
+        layout
     }
 
     fn roles(&mut self, value: &Value, path: &str) -> Option<Vec<Role>> {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use inventory::{ClusterStart, Inventory, Paths, Start, chainfire_settings};
+use inventory::{ClusterStart, DiskMatch, Inventory, Layout, Paths, Start, chainfire_settings};
 
 #[track_caller]
 fn golden(name: &str, actual: &str) {
@@ -45,6 +45,22 @@ fn an_inventory_survives_its_own_json() {
     assert_eq!(Inventory::parse(&inventory.to_json()).unwrap(), inventory);
     let local = inventory.on_loopback(5).unwrap();
     assert_eq!(Inventory::parse(&local.to_json()).unwrap(), local);
+}
+
+#[test]
+fn every_layout_survives_its_own_json() {
+    let mut inventory = built_in();
+    inventory.cluster.gateway = Some("10.20.0.1".parse().unwrap());
+    inventory.cluster.dns = vec!["10.20.0.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
+    for layout in Layout::ALL {
+        let disk = inventory.nodes.get_mut("node01").unwrap().disk.as_mut().unwrap();
+        disk.layout = layout;
+        disk.max_gib = Some(64);
+        disk.mirror = (layout == Layout::Mirror)
+            .then(|| DiskMatch { serial: None, wwn: Some("0x5000c500a1b2c3d4".into()) });
+        assert_eq!(disk.members().count(), if layout == Layout::Mirror { 2 } else { 1 });
+        assert_eq!(Inventory::parse(&inventory.to_json()).unwrap(), inventory);
+    }
 }
 
 #[test]
@@ -121,6 +137,8 @@ fn warnings() {
     }
     let mut inventory = built_in();
     inventory.operators.clear();
+    inventory.cluster.gateway = Some("10.20.1.254".parse().unwrap());
+    inventory.nodes.retain(|name, _| name != "node03");
     inventory.nodes.get_mut("node02").unwrap().address = "10.30.0.12".parse().unwrap();
     for warning in inventory.warnings() {
         all += &format!("machines: {warning}\n");
