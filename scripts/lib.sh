@@ -40,4 +40,15 @@ install() {
 need_rust() {
   command -v cargo >/dev/null 2>&1 || die "cargo is missing: install Rust (see rust-toolchain.toml for the version)"
   install cc gcc || die "a C compiler is missing: install gcc"
+  need_libssh2
+}
+
+# plasma speaks SSH by Debian's libssh2; a library has no command, so pkg-config is asked
+need_libssh2() {
+  install pkg-config pkg-config || die "pkg-config is missing: install pkg-config"
+  pkg-config --exists libssh2 openssl zlib && return
+  install libssh2-1-dev libssh2-1-dev || true
+  install libssl-dev libssl-dev || true
+  install zlib1g-dev zlib1g-dev || true
+  pkg-config --exists libssh2 openssl || die "libssh2 is missing: install libssh2-1-dev and libssl-dev"
 }
