@@ -50,5 +50,19 @@ pub const OLD_KEY: Code = Code("BS-4005");
 
 /// A progress report that is too large or names an impossible state.
 pub const BAD_REPORT: Code = Code("BS-5001");
+
+/// The DHCP settings name no usable card.
+pub const DHCP_INTERFACE: Code = Code("BS-6001");
+/// The range for unknown machines is outside the nodes' network, or holds somebody's address.
+pub const DHCP_RANGE: Code = Code("BS-6002");
+/// The inventory gives no IPv4 network to serve.
+pub const DHCP_NETWORK: Code = Code("BS-6003");
+/// dnsmasq cannot be started.
+pub const NO_DNSMASQ: Code = Code("BS-6004");
+/// dnsmasq refuses the configuration made for it.
+pub const DHCP_REFUSED: Code = Code("BS-6005");
+/// A boot loader is missing.
+pub const NO_LOADER: Code = Code("BS-6006");
+
 /// A mistake of ours.
 pub const INTERNAL: Code = Code("BS-9001");

@@ -190,6 +190,7 @@ impl Desk {
                 enrolled: registry.member(name).map(|member| member.enrolled),
                 report: reports.0.latest(name).cloned(),
                 claimed: reports.0.claimed(name).cloned(),
+                ..wire::NodeStatus::default()
             };
             (name.clone(), status)
         };

@@ -11,6 +11,7 @@ mod certificates;
 pub mod client;
 pub mod codes;
 mod desk;
+pub mod dhcp;
 pub mod folder;
 mod progress;
 pub mod registry;
@@ -22,4 +23,6 @@ pub mod wire;
 pub use folder::{Folder, Init, operator_files, read_inventory};
 pub use progress::STATES;
 pub use server::{Running, start};
-pub use settings::{CertificateSettings, Settings, TokenSettings};
+pub use settings::{
+    BootSettings, CertificateSettings, EnrollmentSettings, HandOut, Settings, TokenSettings,
+};

@@ -166,6 +166,7 @@ mod tests {
             detail: String::new(),
             generation: 1,
             phases: BTreeMap::new(),
+            uptime_millis: 0,
         }
     }
 

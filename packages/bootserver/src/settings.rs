@@ -8,6 +8,7 @@ use serde::Deserialize;
 use telemetry::{LogSettings, OpsSettings};
 
 use crate::codes;
+use crate::dhcp::DhcpSettings;
 
 /// The settings file; see [`Settings::EXAMPLE`].
 #[derive(Clone, Debug, Deserialize)]
@@ -31,9 +32,53 @@ pub struct Settings {
     /// Certificates.
     #[serde(default)]
     pub certificates: CertificateSettings,
+    /// Netboot: scripts and images over plain HTTP.
+    #[serde(default)]
+    pub boot: BootSettings,
+    /// How nodes come to their join tokens.
+    #[serde(default)]
+    pub enrollment: EnrollmentSettings,
+    /// DHCP and TFTP.
+    #[serde(default)]
+    pub dhcp: DhcpSettings,
     /// Logs.
     #[serde(default)]
     pub log: LogSettings,
+}
+
+/// Netboot: scripts and images over plain HTTP, never a secret.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BootSettings {
+    /// Where machines ask what to boot: `0.0.0.0:8080`. Without it there is no netboot.
+    pub listen: Option<SocketAddr>,
+    /// The folder with `manifest.json` and what it lists.
+    pub images: PathBuf,
+    /// The folder with iPXE's loaders.
+    pub loaders: PathBuf,
+    /// Bodies that are sent at the same time; more wait.
+    pub max_streams: usize,
+    /// More kernel arguments for installer and rescue.
+    pub extra_args: Vec<String>,
+}
+
+/// How nodes come to their join tokens.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EnrollmentSettings {
+    /// To whom the boot server hands tokens by itself.
+    pub hand_out: HandOut,
+}
+
+/// To whom the boot server hands tokens by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HandOut {
+    /// Nobody: an operator makes each token.
+    #[default]
+    Never,
+    /// A machine that fits a node of the inventory which is to be installed.
+    Declared,
 }
 
 /// Join tokens.
@@ -65,6 +110,18 @@ impl Default for TokenSettings {
 impl Default for CertificateSettings {
     fn default() -> CertificateSettings {
         CertificateSettings { node_days: 365, own_days: 90 }
+    }
+}
+
+impl Default for BootSettings {
+    fn default() -> BootSettings {
+        BootSettings {
+            listen: None,
+            images: "/var/lib/plasma/images".into(),
+            loaders: "/usr/lib/ipxe".into(),
+            max_streams: 8,
+            extra_args: Vec::new(),
+        }
     }
 }
 
@@ -101,6 +158,17 @@ max_ttl_seconds = 604800
 node_days = 365
 own_days = 90
 
+# listen = "0.0.0.0:8080" turns netboot on
+[boot]
+images = "/var/lib/plasma/images"
+loaders = "/usr/lib/ipxe"
+max_streams = 8
+extra_args = []
+
+# "declared": a machine that fits a node which is to be installed gets its token by itself
+[enrollment]
+hand_out = "never"
+
 [log]
 level = "info"
 format = "human"
@@ -119,6 +187,7 @@ format = "human"
             ),
             ("certificates.node_days", self.certificates.node_days.into(), 1, 3650),
             ("certificates.own_days", self.certificates.own_days.into(), 1, 3650),
+            ("boot.max_streams", self.boot.max_streams as u64, 1, 1024),
         ];
         for (key, value, min, max) in numbers {
             if !(min..=max).contains(&value) {

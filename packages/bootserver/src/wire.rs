@@ -20,6 +20,12 @@ pub struct EnrollRequest {
     pub csrs: BTreeMap<String, String>,
     /// What the node saw of itself.
     pub identify: Identify,
+    /// Its SSH host key's public line, as in `known_hosts` without the name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_key: Option<String>,
+    /// The install that made this node; without it, the current one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub install_id: Option<String>,
 }
 
 /// What a node saw of itself.
@@ -110,9 +116,12 @@ pub struct Progress {
     /// The generation of the node's ledger.
     #[serde(default)]
     pub generation: u64,
-    /// How long each step that is done took.
+    /// How long each step that is done took, in milliseconds.
     #[serde(default)]
     pub phases: BTreeMap<String, u64>,
+    /// Since the kernel's start, at the time of the report.
+    #[serde(default)]
+    pub uptime_millis: u64,
 }
 
 /// `GET /v1/status`, for operators.
@@ -142,6 +151,18 @@ pub struct NodeStatus {
     /// What came since without a certificate: a node that lost its folder, or somebody else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claimed: Option<Report>,
+    /// Its SSH host key, once it enrolled with one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_key: Option<String>,
+    /// What its machine said of itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hardware: Option<Hardware>,
+    /// What its machine is told at its next boot: `install`, `localdisk`, …
+    #[serde(default)]
+    pub decision: String,
+    /// The current install.
+    #[serde(default)]
+    pub install_id: String,
 }
 
 /// A node's report, as it was received.
@@ -203,4 +224,198 @@ pub struct TokenInfo {
     pub expires: u64,
     /// `fresh`, `used` or `expired`.
     pub state: String,
+}
+
+/// A machine as its own kernel sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Hardware {
+    /// Who made it.
+    pub vendor: String,
+    /// What it is called.
+    pub product: String,
+    /// The serial number that its firmware reports.
+    pub serial: Option<String>,
+    /// The UUID that its firmware reports; not always its own.
+    pub uuid: Option<String>,
+    /// `bios` or `uefi`.
+    pub firmware: String,
+    /// The processor's name.
+    pub cpu: String,
+    /// Processors, as the kernel counts them.
+    pub cpus: u32,
+    /// Memory.
+    pub memory_bytes: u64,
+    /// Its disks.
+    pub disks: Vec<DiskSeen>,
+    /// Its network cards.
+    pub nics: Vec<Nic>,
+    /// Whether it has a TPM.
+    pub tpm: bool,
+}
+
+/// A disk as the kernel sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DiskSeen {
+    /// `vda`, `nvme0n1`, …
+    pub name: String,
+    /// Its size.
+    pub bytes: u64,
+    /// Its serial number.
+    pub serial: Option<String>,
+    /// Its world wide name.
+    pub wwn: Option<String>,
+    /// What it is called.
+    pub model: Option<String>,
+    /// Whether it turns.
+    pub rotational: bool,
+    /// What is on it: `gpt`, `ext4`, `linux_raid_member`, `LVM2_member`, `plasma-claim`, …
+    pub traces: Vec<String>,
+}
+
+/// A network card.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Nic {
+    /// `ens3`, …
+    pub name: String,
+    /// Its address.
+    pub mac: String,
+    /// What drives it.
+    pub driver: String,
+    /// Whether a cable is in it.
+    pub link: bool,
+}
+
+/// `POST /v1/identify`: which node is this machine, and what is it to do?
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdentifyRequest {
+    /// By which it is recognised.
+    pub identify: Identify,
+    /// What it is.
+    #[serde(default)]
+    pub hardware: Hardware,
+}
+
+/// The answer to [`IdentifyRequest`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Identified {
+    /// Its name in the inventory.
+    pub node: String,
+    /// The cluster's name.
+    pub cluster: String,
+    /// The cluster's id.
+    pub cluster_id: String,
+    /// The inventory.
+    pub inventory: serde_json::Value,
+    /// What to do.
+    pub order: Order,
+    /// Why, for people.
+    #[serde(default)]
+    pub reason: String,
+    /// The install that is current: it may erase the disk once.
+    pub install_id: String,
+    /// 32 hex digits, the same in installer and system.
+    pub machine_id: String,
+}
+
+/// What a machine is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// Install itself, or go on with it.
+    Install,
+    /// Run what is installed.
+    Run,
+    /// Nothing but to let the operator in.
+    Rescue,
+    /// Nothing, and ask again.
+    Wait,
+}
+
+/// `POST /v1/claim`: a declared node without certificates asks for its join token.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClaimRequest {
+    /// Its name in the inventory.
+    pub node: String,
+    /// SHA-256 of its public key, as [`identity::KeyPair::public_key_hash`].
+    pub public_key: String,
+    /// What it saw of itself.
+    pub identify: Identify,
+    /// The install for which it asks.
+    pub install_id: String,
+}
+
+/// `GET /v1/machines`, for operators.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Machines {
+    /// The one that was seen last comes first.
+    pub machines: Vec<MachineSeen>,
+}
+
+/// A machine that asked what to boot, or who it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MachineSeen {
+    /// The card that asked.
+    pub mac: String,
+    /// From where it asked.
+    pub address: String,
+    /// What its firmware says.
+    pub uuid: Option<String>,
+    /// What its firmware says.
+    pub serial: Option<String>,
+    /// `i386`, `x86_64`, …: what its boot loader was built for.
+    pub arch: String,
+    /// Which node it is, if it is one.
+    pub node: Option<String>,
+    /// In Unix milliseconds.
+    pub first_seen: u64,
+    /// In Unix milliseconds.
+    pub last_seen: u64,
+    /// How often.
+    pub asked: u64,
+    /// What its agent said, once it had one.
+    pub hardware: Option<Hardware>,
+}
+
+/// What a node's machine is told at its next boot, and why.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Explained {
+    /// Its name in the inventory.
+    pub node: String,
+    /// `install`, `localdisk`, `rescue`, `wait` or `unknown`.
+    pub decision: String,
+    /// Lines for people.
+    pub reasons: Vec<String>,
+    /// The iPXE script.
+    pub script: String,
+}
+
+/// `POST /v1/nodes/{node}/order`, for operators.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OrderRequest {
+    /// Which.
+    pub order: NodeOrder,
+    /// A rescue that lasts until the order `run` instead of one boot.
+    #[serde(default)]
+    pub sticky: bool,
+}
+
+/// What an operator orders for a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeOrder {
+    /// Erase the disk and install again.
+    Install,
+    /// Another machine takes the node's place: install there, and forget the enrolled key.
+    Replace,
+    /// Boot the rescue system once.
+    Rescue,
+    /// Take back what was ordered and has not begun.
+    Run,
 }

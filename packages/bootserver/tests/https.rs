@@ -131,6 +131,8 @@ fn enroll(name: &str, token: &str, node: &KeyPair, service: &KeyPair) -> wire::E
         csr_node: node.csr_pem().unwrap(),
         csrs: BTreeMap::from([("chainfire".to_owned(), service.csr_pem().unwrap())]),
         identify: Identify { process: true, ..Identify::default() },
+        host_key: None,
+        install_id: None,
     }
 }
 
@@ -383,6 +385,7 @@ async fn reports_are_marked_bounded_and_kept() {
         detail: detail.into(),
         generation: 3,
         phases: BTreeMap::from([("identify".to_owned(), 12)]),
+        uptime_millis: 0,
     };
     type Answer = Result<serde_json::Value, Fault>;
     let answer: Answer =

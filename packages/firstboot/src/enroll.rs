@@ -112,7 +112,15 @@ pub(crate) async fn act(
 ) -> Result<(), Fault> {
     let token = read_token(&settings.token_file)?;
     let (csr_node, csrs) = requests(settings)?;
-    let request = EnrollRequest { node: node.to_owned(), token, csr_node, csrs, identify };
+    let request = EnrollRequest {
+        node: node.to_owned(),
+        token,
+        csr_node,
+        csrs,
+        identify,
+        host_key: None,
+        install_id: None,
+    };
     keep(settings, node, server.enroll(&request).await?)
 }
 

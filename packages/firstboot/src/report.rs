@@ -74,6 +74,7 @@ fn progress(node: &str, ledger: &Ledger) -> Progress {
         detail,
         generation: ledger.generation,
         phases,
+        uptime_millis: 0,
     }
 }
 

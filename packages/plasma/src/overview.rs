@@ -254,6 +254,7 @@ mod tests {
             detail: String::new(),
             generation: 1,
             phases: BTreeMap::from([("clock".to_owned(), 5), ("join".to_owned(), 7)]),
+            uptime_millis: 0,
         };
         wire::Report { progress, verified: true, received: 1 }
     }

@@ -1,0 +1,103 @@
+//! The TFTP folder: the boot loaders that firmware fetches, and nothing else.
+
+use std::fs::{self, DirBuilder, Permissions};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use fault::{Fault, Kind};
+
+use crate::codes;
+
+/// What a BIOS machine loads: iPXE on the card's own driver.
+pub(super) const BIOS_LOADER: &str = "undionly.kpxe";
+/// What a UEFI machine loads: iPXE.
+pub(super) const UEFI_LOADER: &str = "ipxe.efi";
+
+/// Where the loaders are served from. dnsmasq reads them after it has given up root, and the state
+/// folder is closed to everybody else; so root keeps them in `/run`.
+pub(super) fn tftp_dir(dir: &Path, root: bool) -> PathBuf {
+    if root { run_dir(dir).join("tftp") } else { dir.join("tftp") }
+}
+
+fn run_dir(dir: &Path) -> PathBuf {
+    let mut hasher = DefaultHasher::new();
+    dir.hash(&mut hasher);
+    Path::new("/run/bootserver").join(format!("{:016x}", hasher.finish()))
+}
+
+/// Copies the loaders; a folder that is there already is brought up to date.
+pub(super) fn stage(loaders: &Path, tftp: &Path) -> Result<(), Fault> {
+    let make = |path: &Path| DirBuilder::new().recursive(true).mode(0o755).create(path);
+    make(tftp).map_err(|e| storage("create", tftp, &e))?;
+    for name in [BIOS_LOADER, UEFI_LOADER] {
+        let (from, to) = (loaders.join(name), tftp.join(name));
+        let bytes = fs::read(&from).map_err(|e| {
+            Fault::new(
+                codes::NO_LOADER,
+                Kind::Precondition,
+                format!("the boot loader {} cannot be read: {e}", from.display()),
+                "install iPXE (Debian: ipxe) and name its folder in boot.loaders",
+            )
+        })?;
+        let half = tftp.join(format!(".{name}.new"));
+        fs::write(&half, bytes)
+            .and_then(|()| fs::set_permissions(&half, Permissions::from_mode(0o644)))
+            .and_then(|()| fs::rename(&half, &to))
+            .map_err(|e| storage("write", &to, &e))?;
+    }
+    Ok(())
+}
+
+/// Takes away what lies outside the state folder.
+pub(super) fn unstage(dir: &Path, root: bool) {
+    if root {
+        let run = run_dir(dir);
+        if let Err(error) = fs::remove_dir_all(&run)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::debug!(%error, dir = %run.display(), "the tftp folder stays");
+        }
+    }
+}
+
+pub(super) fn storage(verb: &str, path: &Path, error: &io::Error) -> Fault {
+    Fault::new(
+        codes::STORAGE,
+        Kind::Unavailable,
+        format!("cannot {verb} {}: {error}", path.display()),
+        "check permissions and space",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loaders_are_copied_and_kept_up_to_date() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("ipxe"), dir.path().join("a/tftp"));
+        fs::create_dir(&from).unwrap();
+        let fault = stage(&from, &to).unwrap_err();
+        assert_eq!(fault.code, codes::NO_LOADER, "{fault}");
+        fs::write(from.join("real"), "one").unwrap();
+        // Debian's loaders are links
+        std::os::unix::fs::symlink("real", from.join(UEFI_LOADER)).unwrap();
+        fs::write(from.join(BIOS_LOADER), "bios").unwrap();
+        stage(&from, &to).unwrap();
+        fs::write(from.join("real"), "two").unwrap();
+        stage(&from, &to).unwrap();
+        assert_eq!(fs::read_to_string(to.join(UEFI_LOADER)).unwrap(), "two");
+        assert_eq!(fs::read_dir(&to).unwrap().count(), 2);
+        let mode = fs::metadata(to.join(BIOS_LOADER)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o644);
+    }
+
+    #[test]
+    fn two_state_folders_have_two_run_folders() {
+        assert_ne!(run_dir("/a".as_ref()), run_dir("/b".as_ref()));
+        assert_eq!(tftp_dir("/a".as_ref(), false), Path::new("/a/tftp"));
+    }
+}
