@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::desk::{Desk, blocking};
+use crate::dhcp::Service;
 use crate::routes::routes;
 use crate::settings::Settings;
 
@@ -39,6 +40,7 @@ pub async fn start(
     let (state, listener) = (health.gate("state"), health.gate("listener"));
     let registry = Registry::new();
     telemetry::process_metrics(&registry);
+    let dhcp = Service::new(&settings, &inventory)?.map(|service| (service, health.gate("dhcp")));
     let listen = settings.listen;
     let ops_listen = settings.ops.listen;
     let desk = Arc::new(blocking(move || Desk::open(settings, inventory)).await?);
@@ -52,7 +54,7 @@ pub async fn start(
     let serve = server.serve_http(routes(Arc::clone(&desk), &registry), stop.clone());
     listener.open();
     tracing::info!(cluster = desk.folder().cluster(), id = desk.folder().cluster_id(), "serving");
-    let tasks = vec![
+    let mut tasks = vec![
         tokio::spawn(serve),
         tokio::spawn(async move {
             let _ = ops_task.await;
@@ -60,6 +62,15 @@ pub async fn start(
         }),
         tokio::spawn(upkeep(desk, state, stop.clone())),
     ];
+    if let Some((service, gate)) = dhcp {
+        let stop = stop.clone();
+        tasks.push(tokio::spawn(async move {
+            let result = service.run(stop.clone(), gate).await;
+            // at its end the others end too
+            stop.cancel();
+            result
+        }));
+    }
     Ok(Running { address, ops, tasks, stop })
 }
 

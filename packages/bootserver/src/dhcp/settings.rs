@@ -92,9 +92,11 @@ impl DhcpSettings {
             let what = format!("dhcp.dns has {} addresses, more than {MAX_DNS}", self.dns.len());
             return Err(bad(codes::BAD_SETTING, what, "name the nearest ones"));
         }
-        let accounts = [("user", &self.user, false), ("group", &self.group, true)];
-        for (key, name, may_be_empty) in accounts {
-            if !is_account(name) && !(may_be_empty && name.is_empty()) {
+        let group_is_good = self.group.is_empty() || is_account(&self.group);
+        let accounts =
+            [("user", &self.user, is_account(&self.user)), ("group", &self.group, group_is_good)];
+        for (key, name, good) in accounts {
+            if !good {
                 return Err(bad(
                     codes::BAD_SETTING,
                     format!("dhcp.{key} is {name:?}, which is no name of a {key}"),

@@ -51,14 +51,12 @@ pub(super) fn stage(loaders: &Path, tftp: &Path) -> Result<(), Fault> {
 }
 
 /// Takes away what lies outside the state folder.
-pub(super) fn unstage(dir: &Path, root: bool) {
-    if root {
-        let run = run_dir(dir);
-        if let Err(error) = fs::remove_dir_all(&run)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::debug!(%error, dir = %run.display(), "the tftp folder stays");
-        }
+pub(super) fn unstage(tftp: &Path, root: bool) {
+    let Some(run) = tftp.parent().filter(|_| root) else { return };
+    if let Err(error) = fs::remove_dir_all(run)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::debug!(%error, dir = %run.display(), "the tftp folder stays");
     }
 }
 

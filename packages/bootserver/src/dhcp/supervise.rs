@@ -61,7 +61,7 @@ pub async fn supervise(
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
-    stage::unstage(dir, place.root);
+    stage::unstage(&place.tftp, place.root);
     Ok(())
 }
 
@@ -100,6 +100,8 @@ impl Place {
         dir: &Path,
     ) -> Result<Place, Fault> {
         let root = rustix::process::geteuid().is_root();
+        // dnsmasq goes to the root folder when it starts
+        let dir = &std::path::absolute(dir).map_err(|e| stage::storage("find", dir, &e))?;
         let place = Place {
             program: settings.dnsmasq.clone(),
             config: dir.join("dnsmasq.conf"),
