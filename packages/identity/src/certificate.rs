@@ -84,7 +84,7 @@ impl CertInfo {
 pub fn describe_cert(pem: &str) -> Result<CertInfo, IdentityError> {
     let der = CertificateDer::from_pem_slice(pem.as_bytes())
         .map_err(|e| IdentityError::Certificate(e.to_string()))?;
-    describe_der(&der)
+    describe_cert_der(&der)
 }
 
 /// The id of a certificate: its only URI name, if that is an id of ours.
@@ -101,7 +101,8 @@ pub fn public_key_hash_of_cert_der(der: &[u8]) -> Option<String> {
     Some(sha256_hex(cert.public_key().raw))
 }
 
-fn describe_der(der: &[u8]) -> Result<CertInfo, IdentityError> {
+/// Reads a certificate in DER.
+pub fn describe_cert_der(der: &[u8]) -> Result<CertInfo, IdentityError> {
     let (_, cert) =
         X509Certificate::from_der(der).map_err(|e| IdentityError::Certificate(e.to_string()))?;
     let mut sans = Vec::new();

@@ -19,7 +19,8 @@ use serde::{Deserialize, Serialize};
 
 pub use authority::{Authority, BACKDATE, CA_TTL, LEAF_TTL};
 pub use certificate::{
-    CertInfo, San, describe_cert, public_key_hash_of_cert_der, spiffe_of_cert_der,
+    CertInfo, San, describe_cert, describe_cert_der, public_key_hash_of_cert_der,
+    spiffe_of_cert_der,
 };
 pub use error::IdentityError;
 pub use file::write_file;

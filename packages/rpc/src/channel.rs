@@ -7,7 +7,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::codes;
 use crate::connection::{CONNECTION_WINDOW, HEADERS_MAX, STREAM_WINDOW};
-use crate::connector::Connector;
+use crate::connector::{Connector, Dialed};
 use crate::tls::{Speaks, Tls};
 
 const PING_EVERY: Duration = Duration::from_secs(10);
@@ -23,7 +23,7 @@ pub fn channel(endpoint: &str, tls: Option<&Tls>) -> Result<Channel, Fault> {
         .http2_keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_ANSWER_MAX)
         .keep_alive_while_idle(true);
-    let connector = Connector { tls: tls.cloned(), speaks: Speaks::Grpc };
+    let connector = Connector { tls: tls.cloned().map(Dialed::Own), speaks: Speaks::Grpc };
     Ok(endpoint.connect_with_connector_lazy(connector))
 }
 

@@ -38,6 +38,8 @@ pub const TIMED_OUT: Code = Code("RPC-3003");
 pub const TOO_LARGE: Code = Code("RPC-3004");
 /// An answer is not understood.
 pub const ANSWER: Code = Code("RPC-3005");
+/// A server says a time at which its own certificate is not valid.
+pub const TIME: Code = Code("RPC-3006");
 
 /// The caller showed no certificate where one is needed.
 pub const NO_CERTIFICATE: Code = Code("RPC-4001");

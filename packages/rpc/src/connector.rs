@@ -3,11 +3,13 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 
@@ -21,8 +23,26 @@ const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// or the address that was dialed.
 #[derive(Clone)]
 pub(crate) struct Connector {
-    pub(crate) tls: Option<Tls>,
+    pub(crate) tls: Option<Dialed>,
     pub(crate) speaks: Speaks,
+}
+
+/// With which TLS is dialed.
+#[derive(Clone)]
+pub(crate) enum Dialed {
+    /// The process's, which follows its files.
+    Own(Tls),
+    /// One that was made for a single call.
+    Once(Arc<ClientConfig>),
+}
+
+impl Dialed {
+    fn client(&self, speaks: Speaks) -> Arc<ClientConfig> {
+        match self {
+            Dialed::Own(tls) => tls.client(speaks),
+            Dialed::Once(config) => config.clone(),
+        }
+    }
 }
 
 impl tower::Service<Uri> for Connector {

@@ -1,5 +1,6 @@
 //! A small JSON client over HTTPS.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,12 +9,13 @@ use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::ClientConfig;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::channel::checked;
 use crate::codes;
-use crate::connector::Connector;
+use crate::connector::{Connector, Dialed};
 use crate::tls::{Speaks, Tls};
 
 /// An answer is no longer than this.
@@ -120,12 +122,17 @@ impl From<HttpsError> for Fault {
 impl Https {
     /// A client with this TLS: an identity ([`Tls::load`]) or only trust ([`Tls::trust`]).
     pub fn new(tls: &Tls) -> Self {
-        Self::build(Some(tls.clone()))
+        Self::build(Some(Dialed::Own(tls.clone())))
     }
 
     /// A client for `http://` URLs alone: ops listeners and tests.
     pub fn plain() -> Self {
         Self::build(None)
+    }
+
+    /// A client with a TLS that was made for a single call.
+    pub(crate) fn once(config: Arc<ClientConfig>) -> Self {
+        Self::build(Some(Dialed::Once(config)))
     }
 
     /// The same client with another limit of time for a whole call; 15 s without this.
@@ -134,7 +141,7 @@ impl Https {
         self
     }
 
-    fn build(tls: Option<Tls>) -> Self {
+    fn build(tls: Option<Dialed>) -> Self {
         let has_tls = tls.is_some();
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())

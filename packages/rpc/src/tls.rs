@@ -11,9 +11,11 @@ use identity::{SpiffeId, TlsFiles};
 use parking_lot::Mutex;
 use rustls::server::{NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use crate::codes;
+use crate::server_time::ServerTime;
 use crate::tls_files::{self, Stamp, client_verifier, provider};
 
 /// Files are looked at again at a new connection, at most this often.
@@ -39,7 +41,7 @@ pub(crate) enum Speaks {
 }
 
 impl Speaks {
-    fn alpn(self) -> Vec<Vec<u8>> {
+    pub(crate) fn alpn(self) -> Vec<Vec<u8>> {
         match self {
             Speaks::Grpc => vec![b"h2".to_vec()],
             Speaks::Http => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
@@ -60,7 +62,7 @@ struct Inner {
 
 enum Source {
     Identity(TlsFiles),
-    CaOnly(PathBuf),
+    CaOnly(PathBuf, Option<ServerTime>),
 }
 
 struct Looked {
@@ -86,7 +88,7 @@ impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0.source {
             Source::Identity(files) => write!(f, "Tls({})", files.cert.display()),
-            Source::CaOnly(ca) => write!(f, "Tls(trusts {})", ca.display()),
+            Source::CaOnly(ca, _) => write!(f, "Tls(trusts {})", ca.display()),
         }
     }
 }
@@ -100,7 +102,13 @@ impl Tls {
 
     /// Trusts servers of the cluster and shows no certificate: for calls before enrolment.
     pub fn trust(ca: &Path) -> Result<Tls, Fault> {
-        Tls::from_source(Source::CaOnly(ca.to_owned()))
+        Tls::from_source(Source::CaOnly(ca.to_owned(), None))
+    }
+
+    /// As [`Tls::trust`], with the dates of certificates checked against this time instead of the
+    /// machine's clock: for calls before that clock is set.
+    pub fn trust_by(ca: &Path, time: ServerTime) -> Result<Tls, Fault> {
+        Tls::from_source(Source::CaOnly(ca.to_owned(), Some(time)))
     }
 
     /// Who this process is.
@@ -193,7 +201,7 @@ impl Source {
                 tls_files::stamp(&files.key),
                 tls_files::stamp(&files.ca),
             ],
-            Source::CaOnly(ca) => [tls_files::stamp(ca), None, None],
+            Source::CaOnly(ca, _) => [tls_files::stamp(ca), None, None],
         }
     }
 }
@@ -201,12 +209,12 @@ impl Source {
 impl Loaded {
     fn read(source: &Source) -> Result<Loaded, Fault> {
         match source {
-            Source::CaOnly(ca) => {
+            Source::CaOnly(ca, time) => {
                 let roots = tls_files::read_roots(ca)?;
                 Ok(Loaded {
                     identity: None,
-                    client_grpc: client(&roots, None, Speaks::Grpc)?,
-                    client_http: client(&roots, None, Speaks::Http)?,
+                    client_grpc: client(&roots, None, *time, Speaks::Grpc)?,
+                    client_http: client(&roots, None, *time, Speaks::Http)?,
                 })
             }
             Source::Identity(files) => {
@@ -223,8 +231,8 @@ impl Loaded {
                 };
                 Ok(Loaded {
                     identity: Some(identity),
-                    client_grpc: client(&roots, Some(&key), Speaks::Grpc)?,
-                    client_http: client(&roots, Some(&key), Speaks::Http)?,
+                    client_grpc: client(&roots, Some(&key), None, Speaks::Grpc)?,
+                    client_http: client(&roots, Some(&key), None, Speaks::Http)?,
                 })
             }
         }
@@ -255,9 +263,14 @@ fn server(
 fn client(
     roots: &Arc<RootCertStore>,
     key: Option<&Arc<CertifiedKey>>,
+    time: Option<ServerTime>,
     speaks: Speaks,
 ) -> Result<Arc<ClientConfig>, Fault> {
-    let builder = ClientConfig::builder_with_provider(provider())
+    let time: Arc<dyn TimeProvider> = match time {
+        Some(time) => Arc::new(time),
+        None => Arc::new(DefaultTimeProvider),
+    };
+    let builder = ClientConfig::builder_with_details(provider(), time)
         .with_safe_default_protocol_versions()
         .map_err(unsupported)?
         .with_root_certificates(roots.clone());

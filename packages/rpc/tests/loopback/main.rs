@@ -5,5 +5,6 @@ mod grpc;
 mod https;
 mod refusals;
 mod rotation;
+mod server_time;
 mod stop;
 mod world;
