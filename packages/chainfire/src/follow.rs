@@ -103,7 +103,7 @@ pub(crate) async fn follow(
                 codes::STOPPED,
                 Kind::Internal,
                 format!("this member has failed: {failure}"),
-                "the log above says why; restart it, or remove it and let it join anew",
+                "then restart it; if that does not help, remove it and let it join anew",
             );
         }
         if now.removed {

@@ -21,7 +21,8 @@ impl Fatal {
 
 impl From<engine::EngineError> for Fatal {
     fn from(e: engine::EngineError) -> Self {
-        Self(e.to_string())
+        // with its code and hint: this is the last that is heard of it
+        Self(Fault::from(e).to_string())
     }
 }
 

@@ -263,6 +263,12 @@ fn from_io(dir: &Path, source: io::Error) -> EngineError {
     }
 }
 
+/// Whether the disk has less room than the smallest flush needs.
+fn no_room(dir: &Path) -> bool {
+    const LEAST: u64 = 4 << 20;
+    rustix::fs::statvfs(dir).is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < LEAST)
+}
+
 fn translate(dir: &Path, error: Error) -> EngineError {
     match error {
         Error::Io(source) => from_io(dir, source),
@@ -280,6 +286,8 @@ fn translate(dir: &Path, error: Error) -> EngineError {
                 None => corrupt(dir, what),
             }
         }
+        // A flush in the background failed, and only fjall's own log has the cause.
+        Error::Poisoned if no_room(dir) => EngineError::Full { dir: dir.into() },
         Error::Poisoned | Error::KeyspaceDeleted => EngineError::Stopped { dir: dir.into() },
         Error::Locked => EngineError::Locked { dir: dir.into() },
         Error::InvalidVersion(Some(version)) => {

@@ -154,8 +154,10 @@ async fn a_full_disk_loses_nothing() -> Result<()> {
     testkit::eventually("the log says that the disk is full", Duration::from_secs(30), || async {
         let log = fs::read_to_string(cluster.log(0))?;
         ensure!(!log.contains("panicked"), "{log}");
-        let said = log.lines().find(|line| line.contains("JR-") || line.contains("CF-"));
-        println!("{}", said.context("no code in the log")?);
+        let said = log.lines().find(|line| {
+            ["JR-", "EN-"].iter().any(|code| line.contains(code)) && line.contains("no space left")
+        });
+        println!("{}", said.context("no code and reason in the log")?);
         Ok(())
     })
     .await?;
