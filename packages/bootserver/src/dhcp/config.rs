@@ -114,9 +114,17 @@ fn full(
     lines.push(format!("dhcp-option=option:dns-server{dns}"));
     for (name, node, address) in machines(inventory) {
         let macs: Vec<String> = node.macs.iter().map(ToString::to_string).collect();
-        lines.push(format!("dhcp-host={},{address},{name},{lease}", macs.join(",")));
+        let name = if is_word_of_dnsmasq(name) { String::new() } else { format!(",{name}") };
+        lines.push(format!("dhcp-host={},{address}{name},{lease}", macs.join(",")));
     }
     Ok(lines)
+}
+
+/// A label that would be read as an order or a lease time in a reservation; such a node is not told
+/// its name by DHCP, which nothing relies on.
+fn is_word_of_dnsmasq(name: &str) -> bool {
+    let number = name.strip_suffix(['w', 'd', 'h', 'm', 's']).unwrap_or(name);
+    matches!(name, "ignore" | "infinite") || number.bytes().all(|b| b.is_ascii_digit())
 }
 
 fn range_fits(
