@@ -21,7 +21,7 @@ const LAYERS: &[&[&str]] = &[
     &["firstboot"],
     &["plasma"],
     &["testkit"],
-    &["bench"],
+    &["bench", "lab"],
 ];
 
 /// Libraries that only these crates may name.
