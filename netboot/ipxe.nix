@@ -1,10 +1,10 @@
-# The iPXE script of an image. Boot arguments are public: no token and no key is ever in them.
+# The iPXE script of an image, to boot it by hand or from another HTTP server; nodes get theirs from the boot server,
+# which decides anew at every boot. Boot arguments are public: no token and no key is ever in them.
 { lib }:
 {
   name,
   inventory,
-  init,
-  kernelParams,
+  cmdline,
 }:
 let
   inherit (inventory.cluster) bootserver;
@@ -13,13 +13,20 @@ let
 in
 ''
   #!ipxe
-  set base http://${host}:8080/netboot/${name}
-  kernel ''${base}/bzImage init=${init} initrd=initrd ${lib.concatStringsSep " " kernelParams} || goto retry
-  initrd ''${base}/initrd || goto retry
+  # ${name}
+  set base http://${host}:8080/boot
+  set tries:int32 0
+
+  :again
+  inc tries
+  kernel ''${base}/images/vmlinuz initrd=initrd initrd=ca.cpio ${cmdline} || goto wait
+  initrd --name initrd ''${base}/images/initrd || goto wait
+  initrd --name ca.cpio ''${base}/ca.cpio || goto wait
   boot
 
-  :retry
-  echo the boot server ${host} does not answer, trying again
+  :wait
+  echo the boot server ${host} does not answer, try ''${tries}
+  imgfree
   sleep 5
-  chain --replace ''${base}/boot.ipxe || goto retry
+  goto again
 ''

@@ -1,5 +1,5 @@
-# The image that every new node boots: base, and firstboot, which finds out which node this is by its serial
-# number and cards. It carries the CA's certificate at most; the join token comes as a systemd credential.
+# The image that every new node boots: base, and firstboot, which finds out which node this is, divides its disk and
+# installs its system. It carries every node's system, so that nothing is fetched and nothing need be signed.
 { config, lib, ... }:
 let
   inventory = import ../nix/inventory.nix { inherit lib; };
@@ -10,9 +10,19 @@ in
     ../modules/firstboot
   ];
 
-  networking.hostName = lib.mkDefault ""; # DHCP may give one; firstboot finds out which node this is
   services.firstboot = {
     enable = true;
     settings.bootserver = inventory.bootserverUrl config.plasma.inventory;
   };
+  # the layouts' filesystems and mappings
+  boot.supportedFilesystems = {
+    ext4 = true;
+    vfat = true;
+    xfs = true;
+  };
+  boot.kernelModules = [
+    "dm_crypt"
+    "dm_mod"
+    "raid1"
+  ];
 }

@@ -1,5 +1,9 @@
 # One derivation per binary, all on one build of the dependencies.
-{ lib, crane }:
+{
+  lib,
+  pkgs,
+  crane,
+}:
 let
   common = {
     pname = "plasmacloud";
@@ -16,6 +20,12 @@ let
       ];
     };
     strictDeps = true;
+    # plasma speaks SSH with libssh2
+    nativeBuildInputs = [ pkgs.pkg-config ];
+    buildInputs = [
+      pkgs.libssh2
+      pkgs.openssl
+    ];
   };
   cargoArtifacts = crane.buildDepsOnly common;
   shared = common // {

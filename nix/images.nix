@@ -1,5 +1,5 @@
-# Images of netboot/: for booting over the network (kernel, ramdisk, iPXE script) from nixpkgs' own netboot
-# module, and as disks and ISO. Only this file names nixos-generators.
+# Images of netboot/: for booting over the network or by kexec (kernel, ramdisk, iPXE script, bundle) from nixpkgs'
+# own netboot module, and as disks and ISO from nix/generators.nix.
 {
   inputs,
   lib,
@@ -10,26 +10,42 @@ let
   inventory = (import ./inventory.nix { inherit lib; }).checked (import ../nodes/cluster.nix);
   text = import ./text.nix { inherit lib; };
   ipxe = import ../netboot/ipxe.nix { inherit lib; };
+  generate = import ./generators.nix { inherit inputs lib system; };
 
   images = {
+    base = ../netboot/base.nix;
     node = ../netboot/node.nix;
     all-in-one = ../netboot/all-in-one.nix;
+    rescue = ../netboot/rescue.nix;
   };
-  modules = image: [
-    inputs.self.nixosModules.firstboot # also brings the binaries into pkgs
-    image
+  installer.services.firstboot.install.nodes = builtins.mapAttrs (
+    _: node:
+    let
+      inherit (node.config.system) build;
+    in
     {
-      plasma.inventory = inventory;
-      services.firstboot.caFile = lib.mkIf (builtins.pathExists ../nodes/ca.pem) ../nodes/ca.pem;
+      disko = lib.getExe' build.formatMount "disko-format-mount";
+      system = build.toplevel;
     }
-  ];
+  ) inputs.self.nixosConfigurations;
+  modules =
+    name: image:
+    [
+      inputs.self.nixosModules.firstboot # also brings the binaries into pkgs
+      image
+      {
+        plasma.inventory = inventory;
+        services.firstboot.caFile = lib.mkIf (builtins.pathExists ../nodes/ca.pem) ../nodes/ca.pem;
+      }
+    ]
+    ++ lib.optional (name == "node") installer;
 
   netboot =
     name: image:
     let
       inherit
         (inputs.nixpkgs.lib.nixosSystem {
-          modules = modules image ++ [
+          modules = modules name image ++ [
             (
               { modulesPath, ... }:
               {
@@ -43,46 +59,46 @@ let
         config
         ;
       inherit (config.system) build;
+      kernel = "${build.kernel}/${config.system.boot.loader.kernelFile}";
+      ramdisk = "${build.netbootRamdisk}/initrd";
+      cmdline = lib.concatStringsSep " " ([ "init=${build.toplevel}/init" ] ++ config.boot.kernelParams);
+      script = pkgs.writeText "${name}.ipxe" (ipxe {
+        inherit name inventory cmdline;
+      });
     in
     {
       "netboot-${name}-kernel" = build.kernel;
       "netboot-${name}-ramdisk" = build.netbootRamdisk;
-      "netboot-${name}-ipxe" = pkgs.writeText "${name}.ipxe" (ipxe {
-        inherit name inventory;
-        init = "${build.toplevel}/init";
-        kernelParams = config.boot.kernelParams;
-      });
-      # what the boot server serves below /netboot/<name>/
-      "netboot-${name}" = pkgs.linkFarm "netboot-${name}" {
-        "bzImage" = "${build.kernel}/${config.system.boot.loader.kernelFile}";
-        "initrd" = "${build.netbootRamdisk}/initrd";
-        "boot.ipxe" = pkgs.writeText "${name}.ipxe" (ipxe {
-          inherit name inventory;
-          init = "${build.toplevel}/init";
-          kernelParams = config.boot.kernelParams;
-        });
-      };
+      "netboot-${name}-ipxe" = script;
+      # for a machine that runs some Linux already: bzImage, initrd.gz, and kexec-boot, which starts them
+      "netboot-${name}-kexec" = build.kexecTree;
+      # what services.bootserver.settings.boot.images names
+      "netboot-${name}" =
+        pkgs.runCommand "netboot-${name}"
+          {
+            inherit
+              cmdline
+              kernel
+              ramdisk
+              script
+              ;
+            nativeBuildInputs = [ pkgs.jq ];
+          }
+          ''
+            mkdir $out
+            ln -s $kernel $out/vmlinuz
+            ln -s $ramdisk $out/initrd
+            ln -s $script $out/boot.ipxe
+            file() { jq -n --arg sha "$(sha256sum <$1 | cut -d ' ' -f 1)" --argjson n "$(stat -L -c %s $1)" '{sha256: $sha, bytes: $n}'; }
+            jq -n --arg cmdline "$cmdline" --arg release "${config.boot.kernelPackages.kernel.modDirVersion}" \
+              --argjson kernel "$(file $kernel)" --argjson initrd "$(file $ramdisk)" \
+              '{version: 1, target: "nixos", kernel_release: $release, cmdline: $cmdline, files: {vmlinuz: $kernel, initrd: $initrd}}' \
+              >$out/manifest.json
+          '';
     };
-
-  formats = {
-    raw = "raw-efi";
-    qcow2 = "qcow-efi";
-    iso = "iso";
-  };
-  disk =
-    name: image:
-    lib.mapAttrs' (
-      suffix: format:
-      lib.nameValuePair "${name}-${suffix}" (
-        inputs.nixos-generators.nixosGenerate {
-          inherit format system;
-          modules = modules image;
-        }
-      )
-    ) formats;
 in
 {
   # nodes/cluster.json, as a build output
   inventory = pkgs.writeText "cluster.json" (text.json inventory);
 }
-// lib.concatMapAttrs (name: image: netboot name image // disk name image) images
+// lib.concatMapAttrs (name: image: netboot name image // generate name (modules name image)) images

@@ -325,7 +325,9 @@ let
             consent:
             when (!(elem consent.value serials)) (
               fault 1012
-                "${path}.disk.consentToErase[${toString consent.at}] is ${toJSON consent.value}, another disk than ${lib.concatMapStringsSep " and " toJSON serials}"
+                "${path}.disk.consentToErase[${toString consent.at}] is ${toJSON consent.value}, another disk than ${
+                  lib.concatMapStringsSep " and " toJSON serials
+                }"
                 "name only the serial of the disk that is matched"
             )
           ) (indexed disk.consentToErase)
@@ -353,11 +355,17 @@ let
         [ (claim "address" it.address "${path}.address") ]
         ++ map (card: claim "MAC address" card.value "${path}.macs[${toString card.at}]") (indexed it.macs)
         ++ maybe "serial" (it.serial or null) "${path}.serial"
-        ++ concatMap (
-          which:
-          maybe "disk serial" (it.disk.${which}.serial or null) "${path}.disk.${which}.serial"
-          ++ maybe "disk wwn" (it.disk.${which}.wwn or null) "${path}.disk.${which}.wwn"
-        ) [ "match" "mirror" ]
+        ++
+          concatMap
+            (
+              which:
+              maybe "disk serial" (it.disk.${which}.serial or null) "${path}.disk.${which}.serial"
+              ++ maybe "disk wwn" (it.disk.${which}.wwn or null) "${path}.disk.${which}.wwn"
+            )
+            [
+              "match"
+              "mirror"
+            ]
       ) (attrNames nodes);
       twice = concatLists (
         lib.mapAttrsToList (

@@ -8,7 +8,6 @@ builtins.mapAttrs (
   name: _:
   inputs.nixpkgs.lib.nixosSystem {
     modules = [
-      inputs.disko.nixosModules.disko
       inputs.self.nixosModules.default
       ../nodes/${name}/configuration.nix
       ../nodes/${name}/disko.nix

@@ -3,5 +3,6 @@
 final: _prev:
 import ./binaries.nix {
   inherit (final) lib;
+  pkgs = final;
   crane = inputs.crane.mkLib final;
 }

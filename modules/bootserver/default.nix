@@ -1,4 +1,4 @@
-# The boot server: inventory, cluster CA, join tokens and the grant to form the cluster. See README.md.
+# The boot server: inventory, cluster CA, join tokens, the grant to form the cluster; netboot and DHCP. See README.md.
 {
   config,
   lib,
@@ -11,13 +11,43 @@ let
   inherit (import ../../nix/text.nix { inherit lib; }) json toml;
   inventory = import ../../nix/inventory.nix { inherit lib; };
   inherit (import ../../nix/hardening.nix { inherit lib; }) harden;
-  locked = harden {
-    ProcSubset = {
-      to = "all";
-      because = "/proc/stat has the boot time, of which the metric process_start_time_seconds is made";
-    };
-  };
-  port = lib.toInt (lib.last (lib.splitString ":" cfg.settings.listen));
+  # dnsmasq is the boot server's child and has no more rights than it
+  dhcp = cfg.settings.dhcp.mode != "off";
+  boot = cfg.settings.boot.listen != null;
+  ports = "CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_NET_RAW";
+  locked = harden (
+    {
+      ProcSubset = {
+        to = "all";
+        because = "/proc/stat has the boot time, of which the metric process_start_time_seconds is made";
+      };
+    }
+    // lib.optionalAttrs dhcp {
+      AmbientCapabilities = {
+        to = ports;
+        because = "dnsmasq, its child, is no root and has to have what the bounding set allows";
+      };
+      CapabilityBoundingSet = {
+        to = ports;
+        because = "dnsmasq opens the ports 67 and 69, and answers clients that have no address yet (ARP entries, raw ICMP)";
+      };
+      PrivateUsers = {
+        to = false;
+        because = "ports and ARP entries belong to the host's network, not to a user namespace";
+      };
+      RestrictAddressFamilies = {
+        to = [
+          "AF_INET"
+          "AF_INET6"
+          "AF_NETLINK"
+          "AF_PACKET"
+          "AF_UNIX"
+        ];
+        because = "dnsmasq learns of addresses by netlink, and reaches clients without one by raw packets";
+      };
+    }
+  );
+  port = listen: lib.toInt (lib.last (lib.splitString ":" listen));
   days = mkOption {
     type = types.ints.between 1 3650;
     default = 365;
@@ -36,7 +66,7 @@ in
     openFirewall = mkOption {
       type = types.bool;
       default = false;
-      description = "Whether other machines may reach the enrolment port.";
+      description = "Whether other machines may reach the enrolment port, and netboot and DHCP where they are on.";
     };
     inventory = mkOption {
       type = types.attrs;
@@ -54,6 +84,54 @@ in
             description = "Address and port where nodes and operators call.";
           };
           certificates.node_days = days;
+          enrollment.hand_out = mkOption {
+            type = types.enum [
+              "never"
+              "declared"
+            ];
+            default = "never";
+            description = "Whether a machine that fits a node which is to be installed gets its join token by itself (declared), or an operator makes each token.";
+          };
+          boot = {
+            listen = mkOption {
+              type = types.nullOr (types.strMatching ".+:[0-9]+");
+              default = null;
+              description = "Address and port where machines ask what to boot; without it there is no netboot.";
+            };
+            images = mkOption {
+              type = types.nullOr types.path;
+              default = null;
+              description = "Folder with manifest.json and what it lists, such as the flake's package netboot-node.";
+            };
+            loaders = mkOption {
+              type = types.path;
+              default = pkgs.ipxe;
+              defaultText = lib.literalExpression "pkgs.ipxe";
+              description = "Folder with iPXE's loaders undionly.kpxe and ipxe.efi.";
+            };
+          };
+          dhcp = {
+            mode = mkOption {
+              type = types.enum [
+                "off"
+                "full"
+                "proxy"
+              ];
+              default = "off";
+              description = "Whether to be the network's DHCP server (full), or to stand beside one (proxy).";
+            };
+            interface = mkOption {
+              type = types.nullOr types.str;
+              default = null;
+              description = "The card on the nodes' network.";
+            };
+            dnsmasq = mkOption {
+              type = types.path;
+              default = lib.getExe pkgs.dnsmasq;
+              defaultText = lib.literalExpression "lib.getExe pkgs.dnsmasq";
+              description = "The program that answers DHCP and TFTP.";
+            };
+          };
         };
       };
     };
@@ -69,6 +147,18 @@ in
         {
           assertion = !(cfg.settings ? state_dir || cfg.settings ? inventory);
           message = "services.bootserver.settings: state_dir and inventory follow from services.bootserver.dataDir and .inventory; set those.";
+        }
+        {
+          assertion = !boot || cfg.settings.boot.images != null;
+          message = "services.bootserver.settings.boot.images is missing: netboot needs a folder of images, such as the flake's package netboot-node.";
+        }
+        {
+          assertion = !dhcp || boot;
+          message = "services.bootserver.settings.dhcp.mode is ${cfg.settings.dhcp.mode}, but boot.listen is not set: DHCP would send machines to a server that is not there.";
+        }
+        {
+          assertion = !dhcp || cfg.settings.dhcp.interface != null;
+          message = "services.bootserver.settings.dhcp.interface is missing: name the card on the nodes' network.";
         }
       ];
 
@@ -91,7 +181,7 @@ in
     users.groups.bootserver = { };
 
     systemd.services.bootserver = {
-      description = "The boot server, which enrols nodes";
+      description = "The boot server, which boots and enrols nodes";
       wantedBy = [ "multi-user.target" ];
       wants = [ "network-online.target" ];
       after = [ "network-online.target" ];
@@ -114,6 +204,18 @@ in
       };
     };
 
-    networking.firewall.allowedTCPPorts = lib.optional cfg.openFirewall port;
+    networking.firewall = {
+      allowedTCPPorts = lib.optionals cfg.openFirewall (
+        [ (port cfg.settings.listen) ] ++ lib.optional boot (port cfg.settings.boot.listen)
+      );
+      # only on the nodes' network: another that gets DHCP answers is somebody else's trouble
+      interfaces = lib.mkIf (cfg.openFirewall && dhcp) {
+        ${cfg.settings.dhcp.interface}.allowedUDPPorts = [
+          67 # DHCP
+          69 # TFTP
+          4011 # PXE, beside a foreign DHCP server
+        ];
+      };
+    };
   };
 }

@@ -10,35 +10,53 @@ let
   inherit (lib) mkOption types;
   inherit (import ../../nix/text.nix { inherit lib; }) toml;
   inherit (import ../../nix/hardening.nix { inherit lib; }) harden;
-  locked = harden {
-    CapabilityBoundingSet = {
-      to = "CAP_SYS_TIME CAP_DAC_READ_SEARCH";
-      because = "it sets a wrong clock before any certificate is used, and looks whether Chainfire's folder, which is another user's, is empty";
-    };
-    PrivateUsers = {
-      to = false;
-      because = "setting the clock and starting units are asked of the host, not of a user namespace";
-    };
-    ProcSubset = {
-      to = "all";
-      because = "/proc/mounts says whether the system runs from memory or is installed";
-    };
-    ProtectClock = {
-      to = false;
-      because = "the step clock sets it";
-    };
-    SystemCallFilter = {
-      to = [
-        "@system-service"
-        "~@privileged @resources"
-        "clock_settime"
-      ];
-      because = "the step clock calls clock_settime";
-    };
-  };
+  disks = import ../../nix/disks.nix { inherit lib; };
+  installs = cfg.install.nodes != { };
+  locked = harden (
+    {
+      CapabilityBoundingSet = {
+        to = "CAP_SYS_TIME CAP_DAC_READ_SEARCH";
+        because = "it sets a wrong clock before any certificate is used, and looks whether Chainfire's folder, which is another user's, is empty";
+      };
+      PrivateUsers = {
+        to = false;
+        because = "setting the clock and starting units are asked of the host, not of a user namespace";
+      };
+      ProcSubset = {
+        to = "all";
+        because = "/proc/mounts says whether the system runs from memory or is installed, /proc/cmdline how it was booted";
+      };
+      ProtectClock = {
+        to = false;
+        because = "the step clock sets it";
+      };
+      SystemCallFilter = {
+        to = [
+          "@system-service"
+          "~@privileged @resources"
+          "clock_settime"
+        ];
+        because = "the step clock calls clock_settime";
+      };
+    }
+    // lib.optionalAttrs installs (import ./installer.nix)
+  );
 
   stateDir = cfg.dataDir;
   credentials = "/run/credentials/firstboot.service";
+  # a name in the inventory whose disk is to be divided and filled
+  machine = types.submodule {
+    options = {
+      disko = mkOption {
+        type = types.path;
+        description = "Program that formats what is empty and mounts it; destroys nothing.";
+      };
+      system = mkOption {
+        type = types.path;
+        description = "The node's system, as `nixos-install --system` takes it.";
+      };
+    };
+  };
   # Without a path systemd looks for the name in its credential stores (/etc/credstore, SMBIOS, …); one that
   # isn't there is no error, so a node whose token is spent still boots.
   load = name: file: if file == null then name else "${name}:${toString file}";
@@ -63,6 +81,23 @@ in
       type = types.nullOr types.path;
       default = null;
       description = "The certificate of the cluster's CA, which is public. By default the systemd credential `plasma.ca`.";
+    };
+    install = {
+      nodes = mkOption {
+        type = types.attrsOf machine;
+        default = { };
+        description = "What to install on which node; given in the image that new machines boot, and nowhere else. Without it the agent touches no disk.";
+      };
+      root = mkOption {
+        type = types.path;
+        default = "/mnt";
+        description = "Where the disko programs mount the new system.";
+      };
+    };
+    diskKeyFile = mkOption {
+      type = types.nullOr types.str;
+      default = null;
+      description = "File with the passphrase for disks with the layout luks. By default the systemd credential `plasma.disk-key`.";
     };
     settings = mkOption {
       description = "What /etc/plasma/firstboot.toml says; README.md lists the keys.";
@@ -91,18 +126,31 @@ in
         message = "services.firstboot.joinTokenFile is in the Nix store, which everybody can read. Give the path as a string, of a file outside the store.";
       }
       {
+        assertion = !(lib.hasPrefix builtins.storeDir (toString cfg.diskKeyFile));
+        message = "services.firstboot.diskKeyFile is in the Nix store, which everybody can read. Give the path as a string, of a file outside the store.";
+      }
+      {
         assertion = lib.all (key: !(cfg.settings ? ${key})) [
           "ca"
+          "install"
           "mode"
           "state_dir"
+          "target"
           "token_file"
         ];
-        message = "services.firstboot.settings: ca, mode, state_dir and token_file follow from caFile, dataDir and joinTokenFile; set those.";
+        message = "services.firstboot.settings: ca, install, mode, state_dir, target and token_file follow from caFile, dataDir, install and joinTokenFile; set those.";
       }
     ];
 
     environment.etc."plasma/firstboot.toml".text = toml (
       cfg.settings
+      // lib.optionalAttrs installs {
+        target = "nixos";
+        install = {
+          inherit (cfg.install) root;
+          nodes = builtins.mapAttrs (_: it: { inherit (it) disko system; }) cfg.install.nodes;
+        };
+      }
       // {
         ca = "${credentials}/plasma.ca";
         mode = "systemd";
@@ -116,7 +164,21 @@ in
       wantedBy = [ "multi-user.target" ];
       wants = [ "network-online.target" ];
       after = [ "network-online.target" ];
-      path = [ config.systemd.package ]; # systemctl
+      path = [
+        config.systemd.package # systemctl
+        pkgs.iproute2 # ip
+      ]
+      ++ lib.optionals installs [
+        pkgs.cryptsetup
+        pkgs.e2fsprogs
+        pkgs.gptfdisk
+        pkgs.kexec-tools
+        pkgs.lvm2
+        pkgs.mdadm
+        pkgs.nix
+        pkgs.nixos-install-tools
+        pkgs.util-linux
+      ];
       restartTriggers = [ config.environment.etc."plasma/firstboot.toml".text ];
       unitConfig = locked.unitConfig // {
         StartLimitIntervalSec = 0;
@@ -129,7 +191,8 @@ in
         LoadCredential = [
           (load "plasma.ca" cfg.caFile)
           (load "plasma.join-token" cfg.joinTokenFile)
-        ];
+        ]
+        ++ lib.optional installs (load "plasma.disk-key" cfg.diskKeyFile);
         StateDirectory = lib.removePrefix "/var/lib/" stateDir;
         StateDirectoryMode = "0700";
         # a step that failed for good is looked at again, since an operator may have mended its cause
@@ -139,6 +202,9 @@ in
         RestartMaxDelaySec = 300;
       };
     };
+
+    # the claim on a disk is made under the name that the inventory gives it
+    services.udev.extraRules = lib.mkIf installs (disks.rules config.plasma.inventory.nodes);
 
     # What firstboot writes is what Chainfire's unit reads. Once it is there, a boot needs no boot server.
     services.chainfire = lib.mkIf config.services.chainfire.enable {

@@ -7,11 +7,12 @@ let
   good = inventory.faults cfg.inventory == [ ];
   known = good && cfg.inventory.nodes ? ${cfg.node};
   here = cfg.inventory.nodes.${cfg.node};
+  inherit (cfg.inventory) cluster;
   control = known && builtins.elem "control" here.roles;
 in
 {
   imports = [
-    ./access.nix
+    ../base
     ../chainfire
     ../firstboot
   ];
@@ -45,6 +46,8 @@ in
       systemd.network.networks."10-plasma" = {
         matchConfig.MACAddress = lib.concatStringsSep " " here.macs;
         address = [ "${here.address}/${toString here.prefixLength}" ];
+        gateway = lib.optional (cluster ? gateway) cluster.gateway;
+        dns = cluster.dns or [ ];
         linkConfig.RequiredForOnline = "routable";
       };
 

@@ -2,7 +2,6 @@
 {
   boot.loader.systemd-boot.enable = true;
   boot.loader.efi.canTouchEfiVariables = false;
-  boot.kernelParams = [ "console=ttyS0,115200" ];
 
   system.stateVersion = "26.05";
 }

@@ -1,2 +1,5 @@
-# node02's disk: the one that ../cluster.nix matches, with a boot partition and one root.
-import ../disk.nix "node02"
+# node02's disk: found by serial or WWN and divided as ../cluster.nix says. What only this machine needs goes here,
+# in disko's own words.
+{
+  plasma.disk.enable = true;
+}

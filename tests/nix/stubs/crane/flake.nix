@@ -9,11 +9,13 @@
           suffix: more: args:
           let
             known = [
+              "buildInputs"
               "cargoArtifacts"
               "cargoExtraArgs"
               "doCheck"
               "env"
               "meta"
+              "nativeBuildInputs"
               "pname"
               "src"
               "strictDeps"

@@ -1,14 +1,22 @@
-# A stand-in for disko: the option, taken as it is.
+# A stand-in for disko: the option, taken as it is, and the program that is made of it.
 {
   inputs.nixpkgs.url = "path:../nixpkgs";
   outputs = _: {
     nixosModules.disko =
-      { lib, ... }:
+      {
+        config,
+        lib,
+        pkgs,
+        ...
+      }:
       {
         options.disko.devices = lib.mkOption {
           type = lib.types.anything;
           default = { };
         };
+        config.system.build.formatMount = pkgs.writeText "disko-format-mount" (
+          builtins.toJSON config.disko.devices
+        );
       };
   };
 }

@@ -20,9 +20,15 @@ let
       options = {
         boot.kernelParams = list;
         boot.initrd.availableKernelModules = list;
+        boot.kernelModules = list;
         environment.systemPackages = list;
         networking.firewall.allowedTCPPorts = list;
         systemd.tmpfiles.rules = list;
+        # declared, or whether it is set could not depend on another service
+        services.udev.extraRules = lib.mkOption {
+          type = lib.types.lines;
+          default = "";
+        };
         assertions = lib.mkOption {
           type = lib.types.listOf lib.types.attrs;
           default = [ ];
@@ -44,6 +50,7 @@ let
         _module.args.pkgs = builtins.foldl' (pkgs: pkgs.extend) pkgs config.nixpkgs.overlays;
         systemd.package = pkgs.systemd;
         system.boot.loader.kernelFile = "bzImage";
+        boot.kernelPackages.kernel.modDirVersion = "6.18.0";
         system.build.toplevel =
           let
             failed = builtins.filter (it: !it.assertion) config.assertions;

@@ -102,7 +102,14 @@ let
     toUpper = replaceStrings (characters letters) (characters "ABCDEFGHIJKLMNOPQRSTUVWXYZ");
     toLower = replaceStrings (characters "ABCDEFGHIJKLMNOPQRSTUVWXYZ") (characters letters);
     toInt = text: builtins.fromJSON (head (builtins.match "0*([0-9]+)" text));
-    escapeShellArg = text: "'${replaceStrings [ "'" ] [ "'\\''" ] (toString text)}'";
+    escapeShellArgs = concatMapStringsSep " " escapeShellArg;
+    # like nixpkgs', which leaves alone what no shell looks into
+    escapeShellArg =
+      text:
+      if builtins.match "[[:alnum:],._+:@%/-]+" (toString text) != null then
+        toString text
+      else
+        "'${replaceStrings [ "'" ] [ "'\\''" ] (toString text)}'";
     assertMsg = condition: message: condition || throw message;
 
     # packages and files
@@ -130,6 +137,7 @@ let
     types = import ./types.nix { inherit lib; };
     inherit (import ./modules.nix { inherit lib; }) evalModules;
     mkOption = tag "option";
+    literalExpression = text: tag "literalExpression" { inherit text; };
     mkEnableOption =
       what:
       mkOption {
@@ -142,6 +150,8 @@ let
       mkOption {
         type = types.package;
         default = pkgs.${name} or (throw "there is no package ${name}");
+        defaultText = lib.literalExpression "pkgs.${name}";
+        description = "The ${name} package to use.";
       };
     mkIf = condition: content: tag "if" { inherit condition content; };
     mkMerge = contents: tag "merge" { inherit contents; };

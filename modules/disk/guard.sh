@@ -1,0 +1,47 @@
+# Stops with a sentence unless one disk, and only one, is the one that is meant, and nothing on it would be lost.
+# Reads only. It runs before every step that writes to a disk, also where disko is called by hand.
+#
+#   guard NODE SERIAL WWN MIN_GIB MAX_GIB [CONSENTED_SERIAL...]     '' or 0: not given
+set -euo pipefail
+
+node=$1 serial=$2 wwn=$3 min=$4 max=$5
+shift 5
+
+stop() {
+  printf 'plasma-disk-guard: %s: %s\n' "$node" "$1" >&2
+  exit 1
+}
+of() { lsblk --bytes --nodeps --noheadings --raw --output "$2" "$1"; }
+
+found=()
+while read -r disk type; do
+  [ "$type" = disk ] || continue
+  if [ -n "$serial" ] && [ "$(of "$disk" SERIAL)" != "$serial" ]; then continue; fi
+  if [ -n "$wwn" ] && [ "$(of "$disk" WWN)" != "$wwn" ]; then continue; fi
+  found+=("$disk")
+done < <(lsblk --nodeps --noheadings --raw --paths --output NAME,TYPE)
+
+[ "${#found[@]}" -ne 0 ] || stop "no disk has serial '$serial' and wwn '$wwn'; compare lsblk -o NAME,SERIAL,WWN with nodes/cluster.nix"
+[ "${#found[@]}" -eq 1 ] || stop "${#found[@]} disks have serial '$serial' and wwn '$wwn' (${found[*]}); give both in nodes/cluster.nix, or remove one"
+disk=${found[0]}
+
+gib=$((1 << 30)) size=$(of "$disk" SIZE)
+[ "$size" -ge $((min * gib)) ] || stop "$disk has $size bytes, less than disk.minGiB = $min; this is not the disk that is meant"
+[ "$max" -eq 0 ] || [ "$size" -le $((max * gib)) ] || stop "$disk has $size bytes, more than disk.maxGiB = $max; this is not the disk that is meant"
+
+# the agent's claim: it made the disk empty for this node, or began to install on it
+claim=$(dd if="$disk" bs=512 skip=2047 count=1 status=none | tr '\0' '\n')
+case $claim in
+  PLASMACLAIM1*"$node"*) exit 0 ;;
+esac
+
+edge() { dd if="$disk" bs=1M skip="$1" count=1 status=none | tr -d '\0' | head -c 1 | wc -c; }
+traces=$(wipefs --noheadings --output TYPE "$disk" | sort -u | tr '\n' ' ')
+parts=$(lsblk --noheadings --raw --output TYPE "$disk" | tail -n +2 | wc -l)
+if [ -z "$traces" ] && [ "$parts" -eq 0 ] && [ "$(edge 0)" -eq 0 ] && [ "$(edge $(((size >> 20) - 1)))" -eq 0 ]; then
+  exit 0
+fi
+for consented; do
+  [ "$consented" = "$(of "$disk" SERIAL)" ] && exit 0
+done
+stop "$disk holds data that is not ours (${traces:-no signature, but no zeros }in $parts partitions); look at it, then name its serial in disk.consentToErase"
