@@ -49,7 +49,35 @@ impl Operator {
         Ok(())
     }
 
+    /// The machines that asked what to boot, or who they are.
+    pub async fn machines(&self) -> Result<wire::Machines, Fault> {
+        Ok(self.https.get_json(&self.url("/v1/machines")).await?)
+    }
+
+    /// What a node's machine is told at its next boot, and why.
+    pub async fn explain(&self, node: &str) -> Result<wire::Explained, Fault> {
+        Ok(self.https.get_json(&self.url(&format!("/v1/boot/{}", segment(node)))).await?)
+    }
+
+    /// Orders something for a node; says what its machine is told from now on.
+    pub async fn order(
+        &self,
+        node: &str,
+        order: wire::NodeOrder,
+        sticky: bool,
+    ) -> Result<wire::Explained, Fault> {
+        let path = format!("/v1/nodes/{}/order", segment(node));
+        let request = wire::OrderRequest { order, sticky };
+        Ok(self.https.post_json(&self.url(&path), &request).await?)
+    }
+
     fn url(&self, path: &str) -> String {
         format!("{}{path}", self.base)
     }
+}
+
+/// A name of a node as one segment of a path; what is no such name finds no node.
+fn segment(name: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    name.chars().map(|c| if plain(c) { c } else { '_' }).collect()
 }

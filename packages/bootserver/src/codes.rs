@@ -64,5 +64,29 @@ pub const DHCP_REFUSED: Code = Code("BS-6005");
 /// A boot loader is missing.
 pub const NO_LOADER: Code = Code("BS-6006");
 
+/// A machine that is none of the inventory's nodes.
+pub const UNKNOWN_MACHINE: Code = Code("BS-7001");
+/// The images to boot are missing, or not what their manifest says.
+pub const NO_IMAGES: Code = Code("BS-7002");
+/// A machine asks what to boot without saying who it is.
+pub const BAD_QUERY: Code = Code("BS-7003");
+/// All places for sending images are taken.
+pub const STREAMS_BUSY: Code = Code("BS-7004");
+/// An order that the node's state does not allow.
+pub const BAD_ORDER: Code = Code("BS-7005");
+/// A range outside the file.
+pub const BAD_RANGE: Code = Code("BS-7006");
+
+/// The boot server hands out no tokens by itself.
+pub const NOT_HANDED_OUT: Code = Code("BS-8001");
+/// Another key has claimed the node.
+pub const CLAIMED: Code = Code("BS-8002");
+/// The install was ordered again, or is no install of this node.
+pub const OTHER_INSTALL: Code = Code("BS-8003");
+/// The node is not to be installed, so there is nothing to claim.
+pub const NOT_TO_INSTALL: Code = Code("BS-8004");
+/// A claim's key, or a host key, that is none.
+pub const BAD_KEY: Code = Code("BS-8005");
+
 /// A mistake of ours.
 pub const INTERNAL: Code = Code("BS-9001");

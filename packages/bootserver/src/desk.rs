@@ -1,8 +1,10 @@
 //! What each request means: decides by the registry, writes it down, then signs or answers.
 //! No HTTP here.
 
+mod netboot;
+
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use fault::{Fault, Kind};
@@ -11,16 +13,23 @@ use inventory::{Inventory, Node};
 use parking_lot::Mutex;
 use tokio::sync::Mutex as AsyncMutex;
 
+use crate::boot::images::Images;
+use crate::boot::machines::Seen;
 use crate::certificates::{Wanted, days, ensure, role_for, sans_of};
 use crate::codes;
 use crate::folder::Folder;
 use crate::progress::Reports;
 use crate::registry::{Enrolling, Registry, peers, unix_millis};
-use crate::settings::{MIN_TTL_SECONDS, Settings};
+use crate::settings::{BootSettings, MIN_TTL_SECONDS, Settings};
 use crate::wire;
+
+pub(crate) use netboot::Ports;
 
 const REGISTRY: &str = "registry.json";
 const PROGRESS: &str = "progress.json";
+const MACHINES: &str = "machines.json";
+/// A host key's public line is shorter.
+const MAX_HOST_KEY: usize = 1024;
 
 /// The boot server without its listeners.
 pub(crate) struct Desk {
@@ -32,6 +41,9 @@ pub(crate) struct Desk {
     /// Held over the write to disk: promises are made one after the other.
     registry: AsyncMutex<Registry>,
     reports: Mutex<(Reports, Saved)>,
+    machines: Mutex<(Seen, Saved)>,
+    images: Images,
+    ports: OnceLock<Ports>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -46,7 +58,12 @@ impl Desk {
         let folder = Folder::open(&settings.state_dir)?;
         folder.check(&inventory)?;
         let authority = folder.authority()?;
-        let registry = folder.load(REGISTRY)?.unwrap_or_default();
+        let mut registry: Registry = folder.load(REGISTRY)?.unwrap_or_default();
+        if registry.ensure_installs(&inventory) {
+            folder.store(REGISTRY, &registry)?;
+        }
+        let machines: Seen = folder.load(MACHINES)?.unwrap_or_default();
+        let images = Images::new(&settings.boot.images);
         let mut reports: Reports = folder.load(PROGRESS)?.unwrap_or_default();
         reports.keep(|node| inventory.nodes.contains_key(node));
         let inventory_json = serde_json::from_str(&inventory.to_json())
@@ -59,6 +76,9 @@ impl Desk {
             settings,
             registry: AsyncMutex::new(registry),
             reports: Mutex::new((reports, Saved::Yes)),
+            machines: Mutex::new((machines, Saved::Yes)),
+            images,
+            ports: OnceLock::new(),
         };
         desk.renew_own()?;
         Ok(desk)
@@ -67,6 +87,11 @@ impl Desk {
     /// The state folder.
     pub(crate) fn folder(&self) -> &Folder {
         &self.folder
+    }
+
+    /// The settings of netboot.
+    pub(crate) fn boot_settings(&self) -> &BootSettings {
+        &self.settings.boot
     }
 
     /// The inventory, for an answer.
@@ -99,6 +124,7 @@ impl Desk {
         request: wire::EnrollRequest,
     ) -> Result<wire::Enrolled, Fault> {
         let public_key = public_key_hash_of_csr(&request.csr_node)?;
+        let host_key = host_key(request.host_key.as_deref())?;
         let now = SystemTime::now();
         let desk = Arc::clone(self);
         self.change(move |registry, inventory| {
@@ -107,6 +133,8 @@ impl Desk {
                 token: &request.token,
                 public_key: &public_key,
                 identify: &request.identify,
+                host_key: host_key.as_deref(),
+                install_id: request.install_id.as_deref(),
             };
             registry.enroll(inventory, &asked, now)?;
             // before the token counts as spent: a request that is refused costs nothing
@@ -153,30 +181,42 @@ impl Desk {
     }
 
     /// `POST /v1/progress`
-    pub(crate) fn progress(&self, progress: wire::Progress, verified: bool) -> Result<(), Fault> {
+    pub(crate) async fn progress(
+        self: &Arc<Self>,
+        progress: wire::Progress,
+        verified: bool,
+    ) -> Result<(), Fault> {
         self.inventory.node(&progress.node)?;
+        if verified {
+            self.note_progress(&progress).await?;
+        }
         let mut reports = self.reports.lock();
         reports.0.take(progress, verified, unix_millis(SystemTime::now()), Instant::now())?;
         reports.1 = Saved::No;
         Ok(())
     }
 
-    /// Whether there are any for [`Desk::save_reports`].
+    /// Whether there is anything for [`Desk::save_reports`].
     pub(crate) fn has_unsaved_reports(&self) -> bool {
-        self.reports.lock().1 == Saved::No
+        self.reports.lock().1 == Saved::No || self.machines.lock().1 == Saved::No
     }
 
-    /// Writes the reports that came since the last time.
+    /// Writes the reports and the machines that came since the last time.
     pub(crate) fn save_reports(&self) -> Result<(), Fault> {
+        self.save(PROGRESS, &self.reports)?;
+        self.save(MACHINES, &self.machines)
+    }
+
+    fn save<T: serde::Serialize>(&self, file: &str, kept: &Mutex<(T, Saved)>) -> Result<(), Fault> {
         let copy = {
-            let mut reports = self.reports.lock();
-            if reports.1 == Saved::Yes {
+            let mut kept = kept.lock();
+            if kept.1 == Saved::Yes {
                 return Ok(());
             }
-            reports.1 = Saved::Yes;
-            serde_json::to_value(&reports.0).unwrap_or_default()
+            kept.1 = Saved::Yes;
+            serde_json::to_value(&kept.0).unwrap_or_default()
         };
-        self.folder.store(PROGRESS, &copy)
+        self.folder.store(file, &copy)
     }
 
     /// `GET /v1/status`
@@ -184,7 +224,7 @@ impl Desk {
         let registry = self.registry.lock().await;
         let reports = self.reports.lock();
         let status_of = |(name, node): (&String, &Node)| {
-            let status = wire::NodeStatus {
+            let mut status = wire::NodeStatus {
                 address: node.address.to_string(),
                 roles: node.roles.iter().map(ToString::to_string).collect(),
                 enrolled: registry.member(name).map(|member| member.enrolled),
@@ -192,6 +232,7 @@ impl Desk {
                 claimed: reports.0.claimed(name).cloned(),
                 ..wire::NodeStatus::default()
             };
+            self.netboot_status(&registry, name, &mut status);
             (name.clone(), status)
         };
         wire::Status {
@@ -255,18 +296,36 @@ impl Desk {
         wire::Tokens { tokens: tokens.into_iter().map(info).collect() }
     }
 
+    /// Changes the registry if there is something to change, and says so by `true`.
+    async fn note(
+        self: &Arc<Self>,
+        note: impl FnOnce(&mut Registry) -> bool + Send + 'static,
+    ) -> Result<(), Fault> {
+        self.change_to(move |registry, _| Ok(((), note(registry)))).await
+    }
+
     /// Changes the registry: on disk first, then in memory, then the answer. A fault, of the change
     /// or of the disk, leaves both as they were.
     async fn change<T: Send + 'static>(
         self: &Arc<Self>,
         change: impl FnOnce(&mut Registry, &Inventory) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Fault> {
+        self.change_to(move |registry, inventory| Ok((change(registry, inventory)?, true))).await
+    }
+
+    async fn change_to<T: Send + 'static>(
+        self: &Arc<Self>,
+        change: impl FnOnce(&mut Registry, &Inventory) -> Result<(T, bool), Fault> + Send + 'static,
+    ) -> Result<T, Fault> {
         let desk = Arc::clone(self);
         // in a task of its own: a caller that hangs up must not leave disk and memory apart
         let task = tokio::spawn(async move {
             let mut registry = desk.registry.lock().await;
             let mut changed = registry.clone();
-            let answer = change(&mut changed, &desk.inventory)?;
+            let (answer, write) = change(&mut changed, &desk.inventory)?;
+            if !write {
+                return Ok(answer);
+            }
             let writer = Arc::clone(&desk);
             let changed = blocking(move || {
                 writer.folder.store(REGISTRY, &changed)?;
@@ -324,4 +383,24 @@ pub(crate) async fn blocking<T: Send + 'static>(
 
 fn internal(what: String) -> Fault {
     Fault::new(codes::INTERNAL, Kind::Internal, what, "see the boot server's log")
+}
+
+/// An SSH public key's line, which operators' tools will put into `known_hosts`.
+fn host_key(line: Option<&str>) -> Result<Option<String>, Fault> {
+    let Some(line) = line.map(str::trim).filter(|line| !line.is_empty()) else { return Ok(None) };
+    let mut words = line.split(' ');
+    let kind = words.next().unwrap_or_default();
+    let key = words.next().unwrap_or_default();
+    let base64 = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=');
+    let fits = (kind.starts_with("ssh-") || kind.starts_with("ecdsa-sha2-"))
+        && key.starts_with("AAAA")
+        && key.bytes().all(base64)
+        && line.len() <= MAX_HOST_KEY
+        && !line.chars().any(char::is_control);
+    if fits {
+        // the comment is the node's business
+        return Ok(Some(format!("{kind} {key}")));
+    }
+    let what = "the host key is no line of an SSH public key";
+    Err(Fault::new(codes::BAD_KEY, Kind::Invalid, what, "send the line of the .pub file"))
 }

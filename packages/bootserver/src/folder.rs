@@ -8,6 +8,8 @@
 //! operator/      the first operator's certificate       cert.pem key.pem ca.pem
 //! registry.json  tokens, enrolled keys, the grant to form
 //! progress.json  the nodes' latest reports; may lag by a second, decides nothing
+//! machines.json  the machines that asked what to boot; may lag by a second as well
+//! dhcp/          what the dnsmasq that is run needs, if one is
 //! ```
 //!
 //! Every file is replaced whole (write, fsync, rename, fsync of the folder). A promise is on disk

@@ -7,12 +7,14 @@
 //!
 //! Absent on purpose: a way to form the cluster twice, and any decision taken from a report.
 
+pub mod boot;
 mod certificates;
 pub mod client;
 pub mod codes;
 mod desk;
 pub mod dhcp;
 pub mod folder;
+mod installs;
 mod progress;
 pub mod registry;
 mod routes;

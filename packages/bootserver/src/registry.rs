@@ -5,6 +5,7 @@
 //!   the token lives, so that a crash between answer and ledger is no dead end.
 //! - The cluster is formed once, by the inventory's former, with one key. The same key may ask
 //!   again and gets *form* again, since forming twice with one id is success. Every other key joins.
+//! - What is ordered for a node, and which install of it is current, is in [`crate::installs`].
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -15,15 +16,18 @@ use inventory::{Inventory, Mac, Node, Role};
 use serde::{Deserialize, Serialize};
 
 use crate::codes;
+use crate::installs::Install;
 use crate::wire::{Identify, Verdict};
 
 /// Tokens, enrolled keys, and the grant.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Registry {
-    tokens: TokenBook,
-    nodes: BTreeMap<String, Member>,
-    grant: Option<Grant>,
+    pub(crate) tokens: TokenBook,
+    pub(crate) nodes: BTreeMap<String, Member>,
+    pub(crate) grant: Option<Grant>,
+    #[serde(default)]
+    pub(crate) installs: BTreeMap<String, Install>,
 }
 
 /// A node that has its certificates.
@@ -34,6 +38,12 @@ pub struct Member {
     pub public_key: String,
     /// In Unix milliseconds.
     pub enrolled: u64,
+    /// The install that made it.
+    #[serde(default)]
+    pub install_id: Option<String>,
+    /// Its SSH host key's public line.
+    #[serde(default)]
+    pub host_key: Option<String>,
 }
 
 /// The one grant to form the cluster, once it is spent.
@@ -80,18 +90,22 @@ impl Registry {
         now: SystemTime,
     ) -> Result<(), Fault> {
         // the token first: nobody without one learns what the inventory says
-        self.tokens.spend(asked.token, asked.node, asked.public_key, now)?;
+        let spending = self.tokens.spend(asked.token, asked.node, asked.public_key, now)?;
         let node = inventory.node(asked.node)?;
         recognise(asked.node, node, asked.identify)?;
-        let member = Member { public_key: asked.public_key.to_owned(), enrolled: unix_millis(now) };
-        self.nodes
-            .entry(asked.node.to_owned())
-            .and_modify(|known| {
-                if known.public_key != member.public_key {
-                    known.clone_from(&member);
-                }
-            })
-            .or_insert(member);
+        let install_id = self.enrolling(asked, &spending.id)?;
+        let enrolled = self
+            .nodes
+            .get(asked.node)
+            .filter(|known| known.public_key == asked.public_key && known.install_id == install_id)
+            .map_or(unix_millis(now), |known| known.enrolled);
+        let member = Member {
+            public_key: asked.public_key.to_owned(),
+            enrolled,
+            install_id,
+            host_key: asked.host_key.map(str::to_owned),
+        };
+        self.nodes.insert(asked.node.to_owned(), member);
         Ok(())
     }
 
@@ -147,6 +161,14 @@ impl Registry {
             self.refuse_to_join(inventory, name, insist, is_former)?;
         }
         if verdict == Verdict::Form && self.grant.is_none() {
+            if self.is_outdated(name) {
+                return Err(Fault::new(
+                    codes::OTHER_INSTALL,
+                    Kind::Precondition,
+                    format!("node {name:?} is to be installed anew, so it forms nothing before"),
+                    "restart this machine, or take the order back: plasma node",
+                ));
+            }
             self.grant = Some(Grant {
                 node: name.to_owned(),
                 public_key: public_key.to_owned(),
@@ -191,7 +213,8 @@ impl Registry {
                 format!(
                     "the cluster was formed by {name:?} with another key, and has no other member"
                 ),
-                "bring its state folder back, restore a snapshot, or destroy the cluster",
+                "bring its state folder back or restore a snapshot; if nothing was ever formed: \
+                 plasma node replace",
             ));
         }
         Ok(())
@@ -208,6 +231,10 @@ pub struct Enrolling<'a> {
     pub public_key: &'a str,
     /// What it saw of itself.
     pub identify: &'a Identify,
+    /// Its SSH host key's public line.
+    pub host_key: Option<&'a str>,
+    /// The install that made it, if it says so.
+    pub install_id: Option<&'a str>,
 }
 
 /// The peer URLs of all other control nodes.
@@ -218,7 +245,7 @@ pub(crate) fn peers(inventory: &Inventory, name: &str) -> Vec<String> {
 
 /// Is the machine that calls the one that the inventory means? What the inventory leaves open is
 /// not compared.
-fn recognise(name: &str, node: &Node, seen: &Identify) -> Result<(), Fault> {
+pub(crate) fn recognise(name: &str, node: &Node, seen: &Identify) -> Result<(), Fault> {
     let refuse = |what: String, hint: String| {
         Err(Fault::new(codes::NOT_THIS_MACHINE, Kind::Denied, what, hint))
     };
@@ -265,7 +292,14 @@ mod tests {
 
     fn enroll(registry: &mut Registry, node: &str, token: &str, key: &str) -> Result<(), Fault> {
         let identify = Identify { process: true, ..Identify::default() };
-        let asked = Enrolling { node, token, public_key: key, identify: &identify };
+        let asked = Enrolling {
+            node,
+            token,
+            public_key: key,
+            identify: &identify,
+            host_key: None,
+            install_id: None,
+        };
         registry.enroll(&three(), &asked, SystemTime::now())
     }
 

@@ -1,6 +1,8 @@
 //! The paths, and who may call them. Bodies are bounded; every answer that is no success is a
 //! [`Fault`] as JSON.
 
+mod nodes;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -28,6 +30,9 @@ const MAX_BODY: usize = 64 << 10;
 const MAX_REPORT: usize = 16 << 10;
 /// Refused enrolments of one address: guessing a token is hopeless anyhow, this keeps it cheap.
 const REFUSALS: Rate = Rate { burst: 100.0, per_second: 10.0 };
+/// Tokens that one node claims: some for each power cut of an install, and few in the long run, as
+/// each is remembered for a week.
+const CLAIMS: Rate = Rate { burst: 60.0, per_second: 1.0 / 60.0 };
 /// Addresses that are remembered; past it all are forgotten, which costs the limit and no memory.
 const MAX_ADDRESSES: usize = 4096;
 
@@ -36,6 +41,7 @@ struct App {
     desk: Arc<Desk>,
     answers: Option<IntCounterVec>,
     refusals: Arc<Mutex<BTreeMap<IpAddr, Bucket>>>,
+    claims: Arc<Mutex<BTreeMap<String, Bucket>>>,
 }
 
 /// All paths of the boot server.
@@ -45,7 +51,6 @@ pub(crate) fn routes(desk: Arc<Desk>, registry: &Registry) -> Router {
     if let Some(answers) = &answers {
         let _ = registry.register(Box::new(answers.clone()));
     }
-    let refusals = Arc::default();
     Router::new()
         .route("/v1/time", get(time))
         .route("/v1/enroll", post(enroll))
@@ -56,11 +61,16 @@ pub(crate) fn routes(desk: Arc<Desk>, registry: &Registry) -> Router {
         .route("/v1/inventory", get(inventory))
         .route("/v1/tokens", get(tokens).post(mint))
         .route("/v1/tokens/{id}", delete(revoke))
+        .route("/v1/identify", post(nodes::identify))
+        .route("/v1/claim", post(nodes::claim))
+        .route("/v1/machines", get(nodes::machines))
+        .route("/v1/boot/{node}", get(nodes::explain))
+        .route("/v1/nodes/{node}/order", post(nodes::order))
         .fallback(|| async { refuse(codes::NO_SUCH_PATH, Kind::NotFound, "no such path", "") })
         .method_not_allowed_fallback(|| async {
             refuse(codes::NO_SUCH_METHOD, Kind::Invalid, "this path takes another method", "")
         })
-        .with_state(App { desk, answers, refusals })
+        .with_state(App { desk, answers, refusals: Arc::default(), claims: Arc::default() })
 }
 
 async fn time() -> Response {
@@ -112,7 +122,7 @@ async fn progress(State(app): State<App>, peer: Extension<Peer>, request: Reques
                 true
             }
         };
-        app.desk.progress(progress, verified)?;
+        app.desk.progress(progress, verified).await?;
         Ok(serde_json::json!({}))
     })
     .await
@@ -200,6 +210,23 @@ impl App {
             Kind::Exhausted,
             format!("too many enrolments from {from} were refused lately"),
             "try again in a second; the boot server's log says why they were refused",
+        ))
+    }
+
+    fn slow_claims(&self, node: &str) -> Result<(), Fault> {
+        let (now, mut claims) = (Instant::now(), self.claims.lock());
+        if claims.len() >= MAX_ADDRESSES {
+            claims.clear();
+        }
+        let bucket = claims.entry(node.to_owned()).or_insert_with(|| Bucket::full(CLAIMS, now));
+        if bucket.take(CLAIMS, now) {
+            return Ok(());
+        }
+        Err(Fault::new(
+            codes::TOO_MANY,
+            Kind::Exhausted,
+            format!("node {node:?} was claimed too often lately"),
+            "try again in a minute; the boot server's log says what became of the claims",
         ))
     }
 

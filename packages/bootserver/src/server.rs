@@ -12,7 +12,8 @@ use telemetry::{Gate, Health};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::desk::{Desk, blocking};
+use crate::boot::serve;
+use crate::desk::{Desk, Ports, blocking};
 use crate::dhcp::Service;
 use crate::routes::routes;
 use crate::settings::Settings;
@@ -24,6 +25,8 @@ const RENEW_EVERY: Duration = Duration::from_secs(3600);
 pub struct Running {
     /// Where nodes and operators call.
     pub address: SocketAddr,
+    /// Where machines ask what to boot, if they may.
+    pub boot: Option<SocketAddr>,
     /// Health and metrics.
     pub ops: SocketAddr,
     tasks: Vec<JoinHandle<Result<(), Fault>>>,
@@ -43,6 +46,7 @@ pub async fn start(
     let dhcp = Service::new(&settings, &inventory)?.map(|service| (service, health.gate("dhcp")));
     let listen = settings.listen;
     let ops_listen = settings.ops.listen;
+    let boot_listen = settings.boot.listen;
     let desk = Arc::new(blocking(move || Desk::open(settings, inventory)).await?);
     state.open();
     let tls = Tls::load(&desk.folder().server_files())?;
@@ -51,6 +55,12 @@ pub async fn start(
     let (ops, ops_task) =
         telemetry::ops(ops_listen, health, registry.clone(), stop.clone()).await?;
     let address = server.local_addr();
+    let boot = match boot_listen {
+        Some(listen) => Some(rpc::Server::new("boot").plaintext().bind(listen).await?),
+        None => None,
+    };
+    let boot_address = boot.as_ref().map(rpc::Server::local_addr);
+    desk.set_ports(Ports { api: address.port(), boot: boot_address.map(|a| a.port()) });
     let serve = server.serve_http(routes(Arc::clone(&desk), &registry), stop.clone());
     listener.open();
     tracing::info!(cluster = desk.folder().cluster(), id = desk.folder().cluster_id(), "serving");
@@ -60,8 +70,12 @@ pub async fn start(
             let _ = ops_task.await;
             Ok(())
         }),
-        tokio::spawn(upkeep(desk, state, stop.clone())),
+        tokio::spawn(upkeep(Arc::clone(&desk), state, stop.clone())),
     ];
+    if let Some(boot) = boot {
+        boot.register_metrics(&registry);
+        tasks.push(tokio::spawn(boot.serve_http(serve::routes(desk), stop.clone())));
+    }
     if let Some((service, gate)) = dhcp {
         let stop = stop.clone();
         tasks.push(tokio::spawn(async move {
@@ -71,7 +85,7 @@ pub async fn start(
             result
         }));
     }
-    Ok(Running { address, ops, tasks, stop })
+    Ok(Running { address, boot: boot_address, ops, tasks, stop })
 }
 
 impl Running {

@@ -1,0 +1,348 @@
+//! What is ordered for each node: the registry's half for netboot. Pure.
+//!
+//! - Each node has one current install, named by an id. It may erase the node's disk once; the
+//!   agent writes the id on the disk first. An order to install makes a new id, and only that.
+//! - A node is installed when it has enrolled under the current id.
+//! - A claim gives a join token to the first key that asks, and to no other while it lives.
+//! - The grant to form is released by a new install of the former, and only while nobody else can
+//!   be a member: nobody else was ever blessed, or has joined since its own last order.
+
+use std::time::{Duration, SystemTime};
+
+use fault::{Fault, Kind};
+use identity::Minted;
+use inventory::Inventory;
+use serde::{Deserialize, Serialize};
+
+use crate::boot::Moment;
+use crate::codes;
+use crate::registry::{Enrolling, Member, Registry, recognise, unix_millis};
+use crate::wire::{ClaimRequest, NodeOrder, Progress};
+
+/// A claim whose key was never heard of again holds the node's place for so long.
+const CLAIM_HOLDS: Duration = Duration::from_secs(15 * 60);
+
+/// A node's current install, and what else is ordered for it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Install {
+    /// A UUIDv7.
+    pub install_id: String,
+    /// By which order it came; `None` at first.
+    #[serde(default)]
+    pub ordered: Option<NodeOrder>,
+    /// The rescue system is ordered.
+    #[serde(default)]
+    pub rescue: Option<Rescue>,
+    /// Who has claimed the node for this install.
+    #[serde(default)]
+    pub claim: Option<Claim>,
+    /// It reported, with its certificate, to have joined.
+    #[serde(default)]
+    pub joined: bool,
+    /// It was blessed, at any time.
+    #[serde(default)]
+    pub blessed: bool,
+}
+
+/// A rescue: ordered, then served to the boot loader, then met by the agent; the boot after that
+/// is normal again.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Rescue {
+    /// Until the order `run`, instead of one boot.
+    pub sticky: bool,
+    /// A boot loader got the script.
+    pub served: bool,
+    /// The agent asked.
+    pub met: bool,
+}
+
+/// A claim.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Claim {
+    /// SHA-256 of the key that claimed.
+    pub public_key: String,
+    /// In Unix milliseconds.
+    pub at: u64,
+    /// The token that it got.
+    pub token: String,
+}
+
+impl Install {
+    fn new(ordered: Option<NodeOrder>) -> Install {
+        Install {
+            install_id: uuid::Uuid::now_v7().to_string(),
+            ordered,
+            rescue: None,
+            claim: None,
+            joined: false,
+            blessed: false,
+        }
+    }
+}
+
+impl Registry {
+    /// Makes an install for each node that has none; true if there was one.
+    ///
+    /// A node that enrolled before there were installs counts as installed, and as blessed if a
+    /// cluster was formed: nothing may be erased or formed again because a file is old.
+    pub(crate) fn ensure_installs(&mut self, inventory: &Inventory) -> bool {
+        let mut made = false;
+        for name in inventory.nodes.keys() {
+            if self.installs.contains_key(name) {
+                continue;
+            }
+            let mut install = Install::new(None);
+            if let Some(member) = self.nodes.get_mut(name) {
+                member.install_id = Some(install.install_id.clone());
+                install.joined = self.grant.is_some();
+                install.blessed = self.grant.is_some();
+            }
+            self.installs.insert(name.clone(), install);
+            made = true;
+        }
+        made
+    }
+
+    /// The node's current install; empty for a node that is none.
+    pub fn install_id(&self, node: &str) -> &str {
+        self.installs.get(node).map_or("", |install| &install.install_id)
+    }
+
+    /// Whether the node has enrolled under its current install.
+    pub fn is_installed(&self, node: &str) -> bool {
+        self.nodes
+            .get(node)
+            .is_some_and(|member| member.install_id.as_deref() == Some(self.install_id(node)))
+    }
+
+    /// Whether the rescue system is what this boot is for. An agent is told so only if a boot
+    /// loader was: a system that runs from its disk goes on.
+    pub(crate) fn rescue(&self, node: &str, moment: Moment) -> bool {
+        let rescue = self.installs.get(node).and_then(|install| install.rescue.as_ref());
+        rescue.is_some_and(|rescue| match moment {
+            Moment::Boot => rescue.sticky || !rescue.met,
+            Moment::Agent => rescue.served,
+        })
+    }
+
+    /// Why the node installs, for people.
+    pub(crate) fn why_install(&self, node: &str) -> String {
+        match self.installs.get(node).and_then(|install| install.ordered) {
+            Some(NodeOrder::Replace) => "the operator ordered it for another machine".to_owned(),
+            Some(_) => "the operator ordered to install it again".to_owned(),
+            None => "it has not enrolled yet".to_owned(),
+        }
+    }
+
+    /// A boot loader asked for a script; true if the registry changed.
+    pub(crate) fn asked_to_boot(&mut self, node: &str) -> bool {
+        let Some(install) = self.installs.get_mut(node) else { return false };
+        match &mut install.rescue {
+            Some(rescue) if rescue.met && !rescue.sticky => install.rescue = None,
+            Some(rescue) if !rescue.served => rescue.served = true,
+            _ => return false,
+        }
+        true
+    }
+
+    /// The agent asked who it is; true if the registry changed.
+    pub(crate) fn met_agent(&mut self, node: &str) -> bool {
+        let rescue = self.installs.get_mut(node).and_then(|install| install.rescue.as_mut());
+        match rescue {
+            Some(rescue) if rescue.served && !rescue.met => {
+                rescue.met = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// What an operator orders.
+    pub(crate) fn order(
+        &mut self,
+        inventory: &Inventory,
+        node: &str,
+        order: NodeOrder,
+        sticky: bool,
+    ) -> Result<(), Fault> {
+        inventory.node(node)?;
+        match order {
+            NodeOrder::Install | NodeOrder::Replace => {
+                if order == NodeOrder::Replace {
+                    self.nodes.remove(node);
+                }
+                let known = self.installs.get(node);
+                let blessed = known.is_some_and(|install| install.blessed);
+                let joined = blessed && known.is_some_and(|install| install.joined);
+                let fresh = Install { blessed, joined, ..Install::new(Some(order)) };
+                self.installs.insert(node.to_owned(), fresh);
+                self.release_grant(node);
+            }
+            NodeOrder::Rescue => {
+                if let Some(install) = self.installs.get_mut(node) {
+                    install.rescue = Some(Rescue { sticky, ..Rescue::default() });
+                }
+            }
+            NodeOrder::Run => self.take_back(node)?,
+        }
+        Ok(())
+    }
+
+    /// The former begins anew, and nobody holds anything of what it had formed.
+    fn release_grant(&mut self, node: &str) {
+        let held = self.grant.as_ref().is_some_and(|grant| grant.node == node);
+        let others = self.installs.iter().filter(|(name, _)| *name != node);
+        let alone = !others.into_iter().any(|(_, other)| other.joined || other.blessed);
+        if held && alone {
+            self.grant = None;
+        }
+    }
+
+    /// A rescue first; then an install that nobody has begun to enrol.
+    fn take_back(&mut self, node: &str) -> Result<(), Fault> {
+        let refuse = |what: String, hint: &str| {
+            Err(Fault::new(codes::BAD_ORDER, Kind::Precondition, what, hint))
+        };
+        let Some(install) = self.installs.get_mut(node) else { return Ok(()) };
+        if install.rescue.take().is_some() {
+            return Ok(());
+        }
+        let Some(before) = self.nodes.get(node).and_then(|member| member.install_id.clone()) else {
+            return refuse(
+                format!("node {node:?} has nothing installed that it could run"),
+                "power it on to install it",
+            );
+        };
+        if install.install_id == before {
+            return Ok(());
+        }
+        if install.claim.is_some() {
+            return refuse(
+                format!("the install of node {node:?} has begun"),
+                "let it end; its disk was erased already",
+            );
+        }
+        install.install_id = before;
+        install.ordered = None;
+        Ok(())
+    }
+
+    /// A token for the machine that is to be installed. The caller has decided that it is.
+    pub(crate) fn claim(
+        &mut self,
+        inventory: &Inventory,
+        request: &ClaimRequest,
+        ttl: Duration,
+        now: SystemTime,
+    ) -> Result<Minted, Fault> {
+        let name = request.node.as_str();
+        recognise(name, inventory.node(name)?, &request.identify)?;
+        self.check_install(name, Some(&request.install_id))?;
+        let held = self.installs.get(name).and_then(|install| install.claim.clone());
+        if let Some(claim) = &held {
+            let age = unix_millis(now).saturating_sub(claim.at);
+            let holds = u64::try_from(CLAIM_HOLDS.as_millis()).unwrap_or(u64::MAX);
+            if claim.public_key != request.public_key && age < holds {
+                return Err(Fault::new(
+                    codes::CLAIMED,
+                    Kind::Denied,
+                    format!("node {name:?} was claimed by another key {} s ago", age / 1000),
+                    "another machine may be posing as it; order again (plasma node wipe), or \
+                     wait 15 minutes",
+                ));
+            }
+            // nobody needs the earlier one; a token that is gone already is no obstacle
+            let _ = self.tokens.revoke(&claim.token);
+        }
+        let minted = self.tokens.mint(name, ttl, now)?;
+        if let Some(install) = self.installs.get_mut(name) {
+            install.claim = Some(Claim {
+                public_key: request.public_key.clone(),
+                at: unix_millis(now),
+                token: minted.id.clone(),
+            });
+        }
+        Ok(minted)
+    }
+
+    /// Under which install a node enrols. A token that was claimed is for the key that claimed.
+    pub(crate) fn enrolling(
+        &self,
+        asked: &Enrolling<'_>,
+        token: &str,
+    ) -> Result<Option<String>, Fault> {
+        self.check_install(asked.node, asked.install_id)?;
+        let install = self.installs.get(asked.node);
+        let claim = install.and_then(|install| install.claim.as_ref());
+        if claim.is_some_and(|c| c.token == token && c.public_key != asked.public_key) {
+            return Err(Fault::new(
+                codes::CLAIMED,
+                Kind::Denied,
+                format!("the token of node {:?} was claimed by another key", asked.node),
+                "claim one with the key that enrols",
+            ));
+        }
+        Ok(install.map(|install| install.install_id.clone()))
+    }
+
+    fn check_install(&self, node: &str, install_id: Option<&str>) -> Result<(), Fault> {
+        match install_id {
+            Some(id) if id != self.install_id(node) => Err(Fault::new(
+                codes::OTHER_INSTALL,
+                Kind::Precondition,
+                format!("node {node:?} is to be installed anew, or this is another's install"),
+                "restart this machine: it is told what to do",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the holder of this key may claim again although the node counts as installed: the
+    /// answer to its enrolment was lost.
+    pub(crate) fn is_enrolled_with(&self, node: &str, public_key: &str) -> bool {
+        let same = |member: &Member| member.public_key == public_key;
+        self.is_installed(node) && self.nodes.get(node).is_some_and(same)
+    }
+
+    /// Whether a verified report says something that [`Registry::note_progress`] would note.
+    pub(crate) fn is_news(&self, progress: &Progress) -> bool {
+        let (joined, blessed) = says(progress);
+        self.installs
+            .get(&progress.node)
+            .is_some_and(|install| (joined && !install.joined) || (blessed && !install.blessed))
+    }
+
+    /// Notes that a node has joined, and that it was blessed; true if the registry changed.
+    pub(crate) fn note_progress(&mut self, progress: &Progress) -> bool {
+        let news = self.is_news(progress);
+        let (joined, blessed) = says(progress);
+        if let Some(install) = self.installs.get_mut(&progress.node) {
+            install.joined |= joined;
+            install.blessed |= blessed;
+        }
+        news
+    }
+
+    /// Whether the node enrolled, and was ordered to be installed anew since.
+    pub(crate) fn is_outdated(&self, node: &str) -> bool {
+        self.installs.get(node).is_some_and(|install| install.ordered.is_some())
+            && self.nodes.contains_key(node)
+            && !self.is_installed(node)
+    }
+}
+
+/// Joined, and blessed.
+fn says(progress: &Progress) -> (bool, bool) {
+    let done = |step: &str| {
+        progress.phases.contains_key(step) || (progress.step == step && progress.state == "done")
+    };
+    let blessed = done("bless");
+    (blessed || done("join"), blessed)
+}
+
+#[cfg(test)]
+#[path = "installs_tests.rs"]
+mod tests;

@@ -1,0 +1,78 @@
+//! The paths of netboot on the TLS listener: who a machine is, its token, and what operators order.
+
+use axum::Extension;
+use axum::extract::{Path, Request, State};
+use axum::response::Response;
+use rpc::Peer;
+
+use super::{App, MAX_BODY, body};
+use crate::wire;
+
+pub(super) async fn identify(
+    State(app): State<App>,
+    peer: Extension<Peer>,
+    request: Request,
+) -> Response {
+    app.answer("identify", async {
+        let request: wire::IdentifyRequest = body(request, MAX_BODY).await?;
+        app.desk.identify(request, peer.addr.ip()).await
+    })
+    .await
+}
+
+pub(super) async fn claim(
+    State(app): State<App>,
+    peer: Extension<Peer>,
+    request: Request,
+) -> Response {
+    app.answer("claim", async {
+        app.slow_down(peer.addr.ip())?;
+        let request: wire::ClaimRequest = body(request, MAX_BODY).await?;
+        let node: String = request.node.chars().take(64).collect();
+        app.slow_claims(&node)?;
+        let minted = app.desk.claim(request).await;
+        if let Err(fault) = &minted {
+            app.note_refusal(peer.addr.ip());
+            tracing::warn!(node, code = fault.code.0, what = fault.what, "claim refused");
+        }
+        minted
+    })
+    .await
+}
+
+pub(super) async fn machines(State(app): State<App>, peer: Extension<Peer>) -> Response {
+    app.answer("machines", async {
+        peer.require_operator(app.desk.folder().cluster())?;
+        Ok(app.desk.machines())
+    })
+    .await
+}
+
+pub(super) async fn explain(
+    State(app): State<App>,
+    peer: Extension<Peer>,
+    Path(node): Path<String>,
+) -> Response {
+    app.answer("boot", async {
+        peer.require_operator(app.desk.folder().cluster())?;
+        app.desk.explain(&node).await
+    })
+    .await
+}
+
+pub(super) async fn order(
+    State(app): State<App>,
+    peer: Extension<Peer>,
+    Path(node): Path<String>,
+    request: Request,
+) -> Response {
+    app.answer("order", async {
+        let operator = peer.require_operator(app.desk.folder().cluster())?.to_owned();
+        let request: wire::OrderRequest = body(request, MAX_BODY).await?;
+        let (order, sticky) = (request.order, request.sticky);
+        let explained = app.desk.order(&node, request).await?;
+        tracing::info!(operator, node, ?order, sticky, "ordered");
+        Ok(explained)
+    })
+    .await
+}
