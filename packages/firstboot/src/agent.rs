@@ -4,12 +4,13 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 use fault::{Fault, Kind};
-use steps::{Failure, Ledger, Machine, Next, Outcome, Probe, Step, Told};
+use steps::{Failure, Machine, Next, Outcome, Probe, Step, Told};
 use tokio_util::sync::CancellationToken;
 
 use crate::codes;
+use crate::console::Console;
 use crate::files;
-use crate::node::Node;
+use crate::node::{Node, RESCUE};
 use crate::report::Reporter;
 
 /// How a run ended.
@@ -17,6 +18,8 @@ use crate::report::Reporter;
 pub enum Ending {
     /// Every step is true.
     Blessed,
+    /// The operator wants to get in, and can.
+    Rescue,
     /// A step failed for good.
     Failed(Step, Failure),
     /// The agent was told to stop.
@@ -36,17 +39,24 @@ pub async fn run(
     let path = node.settings.ledger();
     let (plan, off) = node.plan();
     let clock = Instant::now();
-    let mut machine = Machine::new(plan, &off, read_ledger(node)?, Duration::ZERO, rand::random());
+    let ledger = files::read_ledger(&path)?.unwrap_or_default();
+    let mut machine = Machine::new(plan, &off, ledger, Duration::ZERO, rand::random());
     let mut written = 0;
+    let mut console = Console::new(node.settings.clone());
     loop {
         let ledger = machine.ledger();
         if ledger.generation != written {
             files::write(&path, ledger.encode().as_bytes())?;
             written = ledger.generation;
             reporter.tell(node.name(), ledger);
+            console.show(node.name(), ledger);
         }
         let next = machine.next();
         let told = match next.clone() {
+            Next::Done if node.is_rescue() => {
+                tracing::info!("rescue: operators can log in, nothing else is done");
+                return Ok(Ending::Rescue);
+            }
             Next::Done => {
                 tracing::info!("blessed: this node is a working member");
                 return Ok(Ending::Blessed);
@@ -80,7 +90,26 @@ pub async fn run(
                 done.map(|()| Told::Acted)
             }
         };
-        machine.tell(told.unwrap_or_else(|fault| Told::Failed(failure(fault))), clock.elapsed());
+        let told = told.unwrap_or_else(|fault| Told::Failed(failure(fault)));
+        let is_true = told == Told::Saw(Probe::True);
+        let last = machine.ledger().clone();
+        machine.tell(told, clock.elapsed());
+        match next {
+            Next::Probe(Step::Identify) if is_true && node.is_rescue() => {
+                machine.keep_only(&RESCUE, "rescue");
+            }
+            Next::Probe(Step::Disk) | Next::Verify(Step::Disk) if is_true => {
+                // written by this run's last step, unless another folder came to light
+                if let Some(older) = node.settle(&last)? {
+                    tracing::info!(
+                        generation = older.generation,
+                        "going on with the disk's ledger"
+                    );
+                    machine.go_on_from(&older);
+                }
+            }
+            _ => {}
+        }
     }
 }
 
@@ -88,19 +117,6 @@ async fn within<T>(stop: &CancellationToken, work: impl Future<Output = T>) -> O
     tokio::select! {
         done = work => Some(done),
         () = stop.cancelled() => None,
-    }
-}
-
-/// A ledger that cannot be read is no reason to stop: it informs, the probes decide.
-fn read_ledger(node: &Node) -> Result<Ledger, Fault> {
-    let path = node.settings.ledger();
-    let Some(bytes) = files::read(&path)? else { return Ok(Ledger::default()) };
-    match Ledger::decode(&String::from_utf8_lossy(&bytes)) {
-        Ok(ledger) => Ok(ledger),
-        Err(error) => {
-            tracing::warn!(%error, path = %path.display(), "the ledger is damaged, starting a new one");
-            Ok(Ledger::default())
-        }
     }
 }
 

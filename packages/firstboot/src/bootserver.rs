@@ -1,11 +1,9 @@
 //! The agent's side of the boot server's API.
 
-use std::time::Duration;
-
 use bootserver::wire;
 use fault::{Fault, Kind};
 use identity::TlsFiles;
-use rpc::Https;
+use rpc::{Https, ServerTime};
 
 use crate::{Settings, codes};
 
@@ -19,22 +17,36 @@ pub(crate) struct BootServer {
 impl BootServer {
     /// Trusts the CA that came with the image; presents a certificate once there is one.
     pub(crate) fn new(settings: &Settings, own: Option<&TlsFiles>) -> Result<Self, Fault> {
-        let https = match own {
-            Some(files) => Https::new(&rpc::Tls::load(files)?),
-            None => Https::new(&rpc::Tls::trust(&settings.ca)?),
+        let tls = match own {
+            Some(files) => rpc::Tls::load(files)?,
+            None => rpc::Tls::trust(&settings.ca)?,
         };
-        let base = settings.bootserver.trim_end_matches('/').to_owned();
-        Ok(BootServer { base, https })
+        Ok(BootServer { base: base(settings).to_owned(), https: Https::new(&tls) })
     }
 
-    pub(crate) async fn time(&self) -> Result<Duration, Fault> {
-        let time: wire::Time = self.https.get_json(&self.url("/v1/time")).await?;
-        Ok(Duration::from_millis(time.unix_millis))
+    /// For calls before this machine's clock is right.
+    pub(crate) fn by_its_time(settings: &Settings, time: ServerTime) -> Result<Self, Fault> {
+        let tls = rpc::Tls::trust_by(&settings.ca, time)?;
+        Ok(BootServer { base: base(settings).to_owned(), https: Https::new(&tls) })
     }
 
-    pub(crate) async fn inventory(&self) -> Result<inventory::Inventory, Fault> {
-        let value: serde_json::Value = self.https.get_json(&self.url("/v1/inventory")).await?;
-        parse_inventory(&value)
+    /// What time it is, whatever this machine's clock says.
+    pub(crate) async fn time(settings: &Settings) -> Result<ServerTime, Fault> {
+        rpc::server_time(&settings.ca, &format!("{}/v1/time", base(settings))).await
+    }
+
+    pub(crate) async fn identify(
+        &self,
+        request: &wire::IdentifyRequest,
+    ) -> Result<wire::Identified, Fault> {
+        Ok(self.https.post_json(&self.url("/v1/identify"), request).await?)
+    }
+
+    pub(crate) async fn claim(
+        &self,
+        request: &wire::ClaimRequest,
+    ) -> Result<wire::TokenMinted, Fault> {
+        Ok(self.https.post_json(&self.url("/v1/claim"), request).await?)
     }
 
     pub(crate) async fn enroll(
@@ -65,6 +77,16 @@ impl BootServer {
     fn url(&self, path: &str) -> String {
         format!("{}{path}", self.base)
     }
+}
+
+fn base(settings: &Settings) -> &str {
+    settings.bootserver.trim_end_matches('/')
+}
+
+/// A fault of the boot server, or on the way to it: something to wait for, never the end. It may be
+/// away, be of another version for a while, or have its inventory mended.
+pub(crate) fn patient(fault: Fault) -> Fault {
+    if fault.kind.passes() { fault } else { Fault { kind: Kind::Unavailable, ..fault } }
 }
 
 /// The inventory as the boot server sent it.

@@ -3,19 +3,29 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use bootserver::wire::{EnrollRequest, Enrolled, Identify, RenewRequest};
+use bootserver::wire::{ClaimRequest, EnrollRequest, Enrolled, RenewRequest};
 use fault::{Fault, Kind};
 use identity::{KeyPair, TlsFiles};
-use inventory::Inventory;
+use inventory::{Inventory, Role};
 use serde::{Deserialize, Serialize};
 use steps::Probe;
 use time::OffsetDateTime;
 
+use crate::agent::state_fault;
 use crate::bootserver::{BootServer, parse_inventory};
-use crate::{Settings, codes, files};
+use crate::identify::{self, Known};
+use crate::{Mode, Settings, codes, files, ssh};
 
-/// Whose certificates a node holds: its own, and one for each service.
+/// Whose keys a node holds: its own, and one for each service that it may run.
 const HOLDERS: [&str; 2] = ["node", "chainfire"];
+
+/// The services of a node that need certificates.
+fn services(inventory: &Inventory, node: &str) -> &'static [&'static str] {
+    match inventory.node(node) {
+        Ok(node) if !node.has(Role::Control) => &[],
+        _ => &HOLDERS[1..],
+    }
+}
 
 /// What the boot server said at enrolment; kept, so that a node starts without the boot server.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -25,6 +35,12 @@ pub(crate) struct Enrolment {
     /// The cluster's id.
     pub(crate) cluster_id: String,
     inventory: serde_json::Value,
+    /// The install that made this node; empty where nothing was installed.
+    #[serde(default)]
+    pub(crate) install_id: String,
+    /// As the boot server gave it; empty where nothing was installed.
+    #[serde(default)]
+    pub(crate) machine_id: String,
 }
 
 impl Enrolment {
@@ -91,10 +107,12 @@ pub(crate) fn probe(settings: &Settings, node: &str) -> Result<Probe, Fault> {
 
 /// The boot server's answer is kept, and every certificate is there, fits its key, and holds.
 pub(crate) fn usable(settings: &Settings, node: &str) -> Result<bool, Fault> {
-    if Enrolment::read(settings)?.is_none_or(|enrolment| enrolment.node != node) {
+    let Some(enrolment) = Enrolment::read(settings)? else { return Ok(false) };
+    if enrolment.node != node {
         return Ok(false);
     }
-    for holder in HOLDERS {
+    let services = services(&enrolment.inventory()?, node);
+    for holder in HOLDERS[..1].iter().chain(services) {
         if let Err(fault) = rpc::Tls::load(&tls_files(settings, holder)) {
             tracing::info!(holder, %fault, "no usable certificate");
             return Ok(false);
@@ -103,25 +121,77 @@ pub(crate) fn usable(settings: &Settings, node: &str) -> Result<bool, Fault> {
     Ok(true)
 }
 
-/// Asks the boot server for certificates, with the join token.
-pub(crate) async fn act(
-    settings: &Settings,
-    server: &BootServer,
-    node: &str,
-    identify: Identify,
-) -> Result<(), Fault> {
-    let token = read_token(&settings.token_file)?;
-    let (csr_node, csrs) = requests(settings)?;
-    let request = EnrollRequest {
-        node: node.to_owned(),
-        token,
-        csr_node,
-        csrs,
-        identify,
-        host_key: None,
-        install_id: None,
-    };
-    keep(settings, node, server.enroll(&request).await?)
+/// A node that asks for its first certificates.
+pub(crate) struct Enrolling<'a> {
+    pub(crate) settings: &'a Settings,
+    pub(crate) server: &'a BootServer,
+    pub(crate) node: &'a str,
+    /// What the boot server said of the machine, where it was asked.
+    pub(crate) known: Option<&'a Known>,
+}
+
+impl Enrolling<'_> {
+    /// Asks the boot server for certificates, with the join token from the file. Without one, or
+    /// when it is refused, a token is claimed; that one is used at once and never written down, so
+    /// one that expired midway is simply claimed again.
+    pub(crate) async fn act(&self) -> Result<(), Fault> {
+        let refused = match read_token(&self.settings.token_file) {
+            Ok(token) => match self.with_token(token).await {
+                Err(fault) if refuses(&fault) => fault,
+                done => return done,
+            },
+            Err(missing) => missing,
+        };
+        match self.claim().await {
+            Ok(Some(token)) => self.with_token(token).await,
+            Ok(None) => Err(refused),
+            Err(fault) if fault.kind.passes() => Err(fault),
+            Err(fault) => {
+                let what = format!("{}; {} {}", refused.what, fault.code, fault.what);
+                Err(Fault { what, ..refused })
+            }
+        }
+    }
+
+    async fn with_token(&self, token: String) -> Result<(), Fault> {
+        let Enrolling { settings, server, node, known } = self;
+        let services = known.map_or(&HOLDERS[1..], |known| services(&known.inventory, &known.node));
+        let (csr_node, csrs) = requests(settings, services)?;
+        let request = EnrollRequest {
+            node: (*node).to_owned(),
+            token,
+            csr_node,
+            csrs,
+            identify: identify::seen(settings),
+            host_key: match settings.mode {
+                Mode::Systemd => ssh::host_key(&settings.machine),
+                Mode::Process => None,
+            },
+            install_id: known.map(|known| known.install_id.clone()),
+        };
+        let ids = known.map(|known| (known.install_id.as_str(), known.machine_id.as_str()));
+        keep(settings, node, ids.unwrap_or_default(), server.enroll(&request).await?)
+    }
+
+    /// A token for this machine and this key; `None` when there is nothing to claim one for.
+    async fn claim(&self) -> Result<Option<String>, Fault> {
+        let Some(known) = self.known else { return Ok(None) };
+        let key = KeyPair::load(&key_path(self.settings, HOLDERS[0]))?;
+        let request = ClaimRequest {
+            node: known.node.clone(),
+            public_key: key.public_key_hash(),
+            identify: identify::seen(self.settings),
+            install_id: known.install_id.clone(),
+        };
+        let minted = self.server.claim(&request).await?;
+        tracing::info!(token = minted.id, "the boot server handed out a join token");
+        Ok(Some(minted.token))
+    }
+}
+
+/// Whether a token was looked at and refused, as one that is spent or expired.
+fn refuses(fault: &Fault) -> bool {
+    matches!(fault.kind, Kind::Denied | Kind::Unauthenticated)
 }
 
 /// Asks for the same certificates for longer, with the node's own certificate.
@@ -130,27 +200,40 @@ pub(crate) async fn renew(
     server: &BootServer,
     node: &str,
 ) -> Result<(), Fault> {
-    let (csr_node, csrs) = requests(settings)?;
+    let Some(old) = Enrolment::read(settings)? else {
+        return Err(state_fault("an enrolled node lost its enrolment.json".to_owned()));
+    };
+    let (csr_node, csrs) = requests(settings, services(&old.inventory()?, node))?;
     let request = RenewRequest { node: node.to_owned(), csr_node, csrs };
-    keep(settings, node, server.renew(&request).await?)
+    let renewed = server.renew(&request).await?;
+    keep(settings, node, (&old.install_id, &old.machine_id), renewed)
 }
 
-fn requests(settings: &Settings) -> Result<(String, BTreeMap<String, String>), Fault> {
+fn requests(
+    settings: &Settings,
+    services: &[&str],
+) -> Result<(String, BTreeMap<String, String>), Fault> {
     let csr = |holder: &str| -> Result<String, Fault> {
         Ok(KeyPair::load(&key_path(settings, holder))?.csr_pem()?)
     };
     let mut csrs = BTreeMap::new();
-    for service in &HOLDERS[1..] {
+    for service in services {
         csrs.insert((*service).to_owned(), csr(service)?);
     }
     Ok((csr(HOLDERS[0])?, csrs))
 }
 
 /// The enrolment file is written last: while it is missing the step is not true and runs again.
-fn keep(settings: &Settings, node: &str, enrolled: Enrolled) -> Result<(), Fault> {
-    for holder in HOLDERS {
+fn keep(
+    settings: &Settings,
+    node: &str,
+    (install_id, machine_id): (&str, &str),
+    enrolled: Enrolled,
+) -> Result<(), Fault> {
+    let inventory = parse_inventory(&enrolled.inventory)?;
+    for holder in HOLDERS[..1].iter().chain(services(&inventory, node)) {
         let paths = tls_files(settings, holder);
-        let cert = enrolled.certs.get(holder).ok_or_else(|| {
+        let cert = enrolled.certs.get(*holder).ok_or_else(|| {
             Fault::new(
                 codes::ANSWER,
                 Kind::Internal,
@@ -165,6 +248,8 @@ fn keep(settings: &Settings, node: &str, enrolled: Enrolled) -> Result<(), Fault
         node: node.to_owned(),
         cluster_id: enrolled.cluster_id,
         inventory: enrolled.inventory,
+        install_id: install_id.to_owned(),
+        machine_id: machine_id.to_owned(),
     };
     let text = serde_json::to_vec_pretty(&enrolment).map_err(|error| {
         Fault::new(codes::ANSWER, Kind::Internal, error.to_string(), "report this as a bug")

@@ -20,6 +20,19 @@ pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, Fault> {
     }
 }
 
+/// The ledger, if there is one. One that cannot be read is no reason to stop: it informs, the
+/// probes decide.
+pub(crate) fn read_ledger(path: &Path) -> Result<Option<Ledger>, Fault> {
+    let Some(bytes) = read(path)? else { return Ok(None) };
+    match Ledger::decode(&String::from_utf8_lossy(&bytes)) {
+        Ok(ledger) => Ok(Some(ledger)),
+        Err(error) => {
+            tracing::warn!(%error, path = %path.display(), "the ledger is damaged, starting a new one");
+            Ok(None)
+        }
+    }
+}
+
 /// Writes a file that anybody may read, durably: a power cut leaves the old one or the new one.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), Fault> {
     if let Some(folder) = path.parent() {

@@ -1,94 +1,83 @@
-//! Step identify: which node of the inventory is this machine?
+//! Step identify: which node of the inventory is this machine, and what is it to do? The boot
+//! server answers; the machine says what it sees of itself.
 
-use std::fs;
-
-use bootserver::wire::Identify;
+use bootserver::wire::{Identified, Identify, IdentifyRequest, Order};
 use fault::{Fault, Kind};
 use inventory::Inventory;
 
-use crate::{Mode, Settings, codes};
+use crate::bootserver::{BootServer, parse_inventory};
+use crate::enroll::Enrolment;
+use crate::{Mode, Settings, Target, codes, hardware, kernel};
+
+/// What is known of this machine's place in the cluster.
+#[derive(Debug, Clone)]
+pub(crate) struct Known {
+    pub(crate) node: String,
+    pub(crate) cluster_id: String,
+    pub(crate) inventory: Inventory,
+    pub(crate) order: Order,
+    pub(crate) reason: String,
+    pub(crate) install_id: String,
+    pub(crate) machine_id: String,
+    pub(crate) images: String,
+}
 
 /// What the machine says of itself.
 pub(crate) fn seen(settings: &Settings) -> Identify {
     if settings.mode == Mode::Process {
         return Identify { serial: None, macs: Vec::new(), process: true };
     }
-    Identify { serial: serial(), macs: macs(), process: false }
-}
-
-fn serial() -> Option<String> {
-    let text = fs::read_to_string("/sys/class/dmi/id/product_serial").ok()?;
-    let serial = text.trim();
-    (!serial.is_empty()).then(|| serial.to_owned())
-}
-
-/// Addresses of real network cards: virtual ones have no device behind them.
-fn macs() -> Vec<String> {
-    let Ok(cards) = fs::read_dir("/sys/class/net") else { return Vec::new() };
-    let mut macs: Vec<String> = cards
-        .filter_map(Result::ok)
-        .filter(|card| card.path().join("device").exists())
-        .filter_map(|card| fs::read_to_string(card.path().join("address")).ok())
-        .map(|text| text.trim().to_lowercase())
-        .collect();
+    let machine = &settings.machine;
+    let serial = std::fs::read_to_string(machine.path("/sys/class/dmi/id/product_serial"));
+    let serial = serial.map(|text| text.trim().to_owned()).unwrap_or_default();
+    let mut macs: Vec<String> = hardware::nics(machine).into_iter().map(|nic| nic.mac).collect();
     macs.sort();
-    macs
+    Identify { serial: (!serial.is_empty()).then_some(serial), macs, process: false }
 }
 
-/// The node whose serial number or network cards these are. A serial number decides before the
-/// cards do; two answers are none.
-pub(crate) fn find(inventory: &Inventory, seen: &Identify) -> Result<String, Fault> {
-    let by_serial: Vec<&str> = inventory
-        .nodes
-        .iter()
-        .filter(|(_, node)| node.serial.is_some() && node.serial == seen.serial)
-        .map(|(name, _)| name.as_str())
-        .collect();
-    let by_mac: Vec<&str> = inventory
-        .nodes
-        .iter()
-        .filter(|(_, node)| node.macs.iter().any(|mac| seen.macs.contains(&mac.to_string())))
-        .map(|(name, _)| name.as_str())
-        .collect();
-    match (by_serial.as_slice(), by_mac.as_slice()) {
-        ([one], []) | ([], [one]) => Ok((*one).to_owned()),
-        ([one], [same]) if one == same => Ok((*one).to_owned()),
-        (serials, cards) => Err(Fault::new(
+/// Asks the boot server, and shows it what the machine is made of.
+pub(crate) async fn ask(settings: &Settings, server: &BootServer) -> Result<Known, Fault> {
+    let hardware = hardware::seen(&settings.machine).await;
+    let request = IdentifyRequest { identify: seen(settings), hardware };
+    let Identified { node, cluster_id, inventory, order, reason, install_id, machine_id, .. } =
+        server.identify(&request).await?;
+    let inventory = parse_inventory(&inventory)?;
+    inventory.node(&node)?;
+    if let Some(told) = &settings.node
+        && *told != node
+    {
+        return Err(Fault::new(
             codes::UNKNOWN,
-            // the inventory may be mended while the machine waits
             Kind::Unavailable,
-            format!(
-                "serial {:?} fits {serials:?} and network cards {:?} fit {cards:?}: that is not one node",
-                seen.serial, seen.macs
-            ),
-            "write this machine's serial number or a MAC into exactly one node of nodes/cluster.nix",
-        )),
+            format!("the settings say that this is {told}, the boot server that it is {node}"),
+            "correct node in firstboot.toml, or the serial number and MACs in nodes/cluster.nix",
+        ));
     }
+    let images = images(settings);
+    Ok(Known { node, cluster_id, inventory, order, reason, install_id, machine_id, images })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// What the boot server said when the node enrolled: enough to go on without it.
+pub(crate) fn remembered(settings: &Settings, enrolment: &Enrolment) -> Result<Known, Fault> {
+    Ok(Known {
+        node: enrolment.node.clone(),
+        cluster_id: enrolment.cluster_id.clone(),
+        inventory: enrolment.inventory()?,
+        order: Order::Run,
+        reason: String::new(),
+        install_id: enrolment.install_id.clone(),
+        machine_id: enrolment.machine_id.clone(),
+        images: images(settings),
+    })
+}
 
-    fn look(serial: Option<&str>, macs: &[&str]) -> Result<String, Fault> {
-        let inventory = Inventory::parse(Inventory::built_in()).expect("built in");
-        let macs = macs.iter().map(|&mac| mac.to_owned()).collect();
-        find(&inventory, &Identify { serial: serial.map(Into::into), macs, process: false })
-    }
+/// Whether nothing but the name is needed, and the settings give it.
+pub(crate) fn told(settings: &Settings) -> Option<&str> {
+    let machine = settings.mode == Mode::Systemd && settings.target != Target::None;
+    settings.node.as_deref().filter(|_| !machine)
+}
 
-    #[test]
-    fn serial_or_card_names_the_node_and_two_answers_are_none() {
-        let inventory = Inventory::parse(Inventory::built_in()).expect("built in");
-        let (first, second) = (&inventory.nodes["node01"], &inventory.nodes["node02"]);
-        let (mac1, mac2) = (first.macs[0].to_string(), second.macs[0].to_string());
-        assert_eq!(look(first.serial.as_deref(), &[]).as_deref(), Ok("node01"));
-        assert_eq!(look(None, &[&mac2]).as_deref(), Ok("node02"));
-        assert_eq!(look(first.serial.as_deref(), &[&mac1]).as_deref(), Ok("node01"));
-        assert_eq!(look(None, &[]).map_err(|fault| fault.code), Err(codes::UNKNOWN));
-        assert_eq!(look(None, &[&mac1, &mac2]).map_err(|fault| fault.code), Err(codes::UNKNOWN));
-        assert_eq!(
-            look(first.serial.as_deref(), &[&mac2]).map_err(|fault| fault.code),
-            Err(codes::UNKNOWN)
-        );
-    }
+fn images(settings: &Settings) -> String {
+    let url = settings.images_url.as_deref().map(|url| url.trim_end_matches('/').to_owned());
+    url.unwrap_or_else(|| kernel::images(&settings.machine))
 }

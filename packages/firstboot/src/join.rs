@@ -14,7 +14,7 @@ use inventory::{ClusterStart, Paths, Role, Start};
 use rpc::Https;
 use steps::Probe;
 
-use crate::bootserver::BootServer;
+use crate::bootserver::{BootServer, patient};
 use crate::enroll::{self, Enrolment};
 use crate::{Mode, Running, Service, Settings, Supervised, codes, files, systemd};
 
@@ -27,12 +27,14 @@ pub(crate) const UNIT: &str = "chainfire.service";
 pub(crate) struct Member {
     settings: Arc<Settings>,
     process: Option<Supervised>,
+    /// Whether the unit was asked to start, in this run.
+    started: bool,
     client: Option<Client>,
 }
 
 impl Member {
     pub(crate) fn new(settings: Arc<Settings>) -> Self {
-        Member { settings, process: None, client: None }
+        Member { settings, process: None, started: false, client: None }
     }
 
     /// Chainfire runs, has a leader, and this node votes.
@@ -51,9 +53,15 @@ impl Member {
         }
         let status = match self.status(enrolment).await {
             Ok(status) => status,
-            // it may not have been started yet: starting what runs does no harm
-            Err(_) if self.settings.mode == Mode::Systemd && !self.begun() => {
+            // starting what runs does no harm
+            Err(_) if self.settings.mode == Mode::Systemd && !self.started => {
                 return Ok(Probe::False);
+            }
+            Err(_) if self.settings.mode == Mode::Systemd => {
+                let state = systemd::state(&self.settings.machine, UNIT).await;
+                // one that gave up is started again, at this step's own pace
+                self.started = !matches!(state.as_str(), "failed" | "inactive");
+                return Ok(Probe::Waiting(format!("{UNIT} is {state}: see journalctl -u {UNIT}")));
             }
             Err(_) => return Ok(Probe::Waiting("chainfire is starting".to_owned())),
         };
@@ -80,7 +88,12 @@ impl Member {
             self.configure(enrolment, start)?;
         }
         match self.settings.mode {
-            Mode::Systemd => systemd::start(UNIT).await,
+            Mode::Systemd => {
+                self.render(enrolment)?;
+                systemd::start(&self.settings.machine, UNIT).await?;
+                self.started = true;
+                Ok(())
+            }
             Mode::Process => {
                 let service = Service {
                     name: "chainfire",
@@ -134,7 +147,7 @@ impl Member {
     }
 
     async fn verdict(&self, enrolment: &Enrolment, server: &BootServer) -> Result<Start, Fault> {
-        let answer = server.form(&enrolment.node).await?;
+        let answer = server.form(&enrolment.node).await.map_err(patient)?;
         if answer.cluster_id != enrolment.cluster_id {
             return Err(Fault::new(
                 codes::OTHER_CLUSTER,
@@ -177,6 +190,14 @@ impl Member {
                 files::write(&self.settings.chainfire_toml(), text.as_bytes())
             }
         }
+    }
+
+    /// The unit's settings where Nix made none; the system forgets them at each boot.
+    fn render(&self, enrolment: &Enrolment) -> Result<(), Fault> {
+        let Some(path) = self.settings.unit_toml() else { return Ok(()) };
+        let inventory = enrolment.inventory()?;
+        let text = inventory::chainfire_settings(&inventory, &enrolment.node, &Paths::default())?;
+        files::write(&path, text.as_bytes())
     }
 
     /// Whether the verdict was written down.

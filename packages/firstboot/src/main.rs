@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Turns a booted machine into a member of the cluster.
 ///
-/// It runs the steps identify, clock, network, identity, enroll, join, services, gates and bless.
+/// It runs the steps identify, clock, network, disk, install, identity, enroll, join, services, gates and bless.
 /// Each is looked at first and only done when it is not true already, so it may be stopped (or lose
 /// power) at any point and started again.
 #[derive(Parser)]
@@ -87,13 +87,13 @@ async fn serve(settings: Settings, lifeline: bool) -> anyhow::Result<ExitCode> {
     let reporter = Reporter::start(settings.clone(), stop.clone());
     let mut node = Node::new(settings);
     let ending = firstboot::run(&mut node, &reporter, &stop).await.context("the run broke off")?;
-    if ending == Ending::Blessed {
+    if matches!(ending, Ending::Blessed | Ending::Rescue) {
         node.stay(&stop).await;
     }
     node.stop().await;
     reporter.stop().await;
     Ok(match ending {
-        Ending::Blessed | Ending::Stopped => ExitCode::SUCCESS,
+        Ending::Blessed | Ending::Rescue | Ending::Stopped => ExitCode::SUCCESS,
         Ending::Failed(..) => ExitCode::from(1),
     })
 }

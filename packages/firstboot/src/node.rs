@@ -1,33 +1,52 @@
 //! The machine as the steps see it: one probe and one act per step.
 
-use std::fs;
-use std::net::{SocketAddr, UdpSocket};
+use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bootserver::wire::Order;
 use fault::{Fault, Kind};
-use inventory::Inventory;
-use steps::{Probe, Step};
+use rpc::ServerTime;
+use steps::{Ledger, Probe, Step};
 use tokio_util::sync::CancellationToken;
 
-use crate::bootserver::BootServer;
+use crate::bootserver::{BootServer, patient};
 use crate::disk::DiskStep;
-use crate::enroll::{self, Enrolment};
+use crate::enroll::{self, Enrolling, Enrolment};
+use crate::identify::{self, Known};
 use crate::install::InstallStep;
 use crate::join::{Member, UNIT};
-use crate::{Context, Mode, Settings, Target, clock, codes, identify, systemd};
+use crate::network::{self, Network};
+use crate::{Context, Mode, Settings, Target, clock, codes, files, kernel, ssh, systemd};
 
 /// How often the certificates' age is looked at.
 const RENEWAL_CHECK: Duration = Duration::from_secs(3600);
+/// What a machine does whose operator only wants to get in.
+pub(crate) const RESCUE: [Step; 2] = [Step::Identify, Step::Network];
+
+/// This machine, and what is known of it so far in this run.
+pub struct Node {
+    pub(crate) settings: Arc<Settings>,
+    name: Option<String>,
+    known: Option<Known>,
+    time: Option<ServerTime>,
+    /// From then on certificates are checked by this machine's clock.
+    clock_is_right: bool,
+    disk: DiskStep,
+    install: InstallStep,
+    member: Member,
+    /// Held on the folder that the step disk brought to light.
+    lock: Option<File>,
+}
 
 /// The context of a step; a macro, since the step itself is borrowed to change it.
 macro_rules! context {
     ($node:ident) => {{
         let known = $node.known.as_ref().ok_or_else(unidentified)?;
         Context {
-            node: $node.name.as_deref().ok_or_else(unidentified)?,
+            node: &known.node,
             cluster_id: &known.cluster_id,
-            inventory: &known.node,
+            inventory: known.inventory.node(&known.node)?,
             install_id: &known.install_id,
             target: $node.settings.target,
             machine_id: &known.machine_id,
@@ -35,25 +54,6 @@ macro_rules! context {
             state_dir: &$node.settings.state_dir,
         }
     }};
-}
-
-/// This machine, and what is known of it so far in this run.
-pub struct Node {
-    pub(crate) settings: Arc<Settings>,
-    name: Option<String>,
-    known: Option<Known>,
-    disk: DiskStep,
-    install: InstallStep,
-    member: Member,
-}
-
-/// What the boot server said of this machine.
-struct Known {
-    cluster_id: String,
-    node: inventory::Node,
-    install_id: String,
-    machine_id: String,
-    images: String,
 }
 
 impl Node {
@@ -66,6 +66,9 @@ impl Node {
             settings,
             name: None,
             known: None,
+            time: None,
+            clock_is_right: false,
+            lock: None,
         }
     }
 
@@ -84,17 +87,29 @@ impl Node {
         (plan, off.iter().map(|&step| (step, "this node is processes only".to_owned())).collect())
     }
 
+    /// Whether the operator only wants to get in. The kernel's arguments say so, or the boot
+    /// server to a machine that booted its disk.
+    pub(crate) fn is_rescue(&self) -> bool {
+        let machine = self.settings.mode == Mode::Systemd;
+        machine
+            && (kernel::is_rescue(&self.settings.machine)
+                || self.known.as_ref().is_some_and(|known| known.order == Order::Rescue))
+    }
+
     /// Is the step true?
     pub(crate) async fn probe(&mut self, step: Step) -> Result<Probe, Fault> {
         match step {
             Step::Identify => self.identify().await,
-            Step::Clock => clock::probe(&self.server()?, self.settings.mode).await,
-            Step::Network => self.network(),
+            Step::Clock => self.probe_clock().await,
+            Step::Network => self.probe_network().await,
             Step::Disk | Step::Install if self.settings.target == Target::None => installed(),
             Step::Disk => self.disk.probe(&context!(self)).await,
             Step::Install => self.install.probe(&context!(self)).await,
+            Step::Identity if self.keeps_ssh() && !ssh::has_host_key(&self.settings.machine) => {
+                Ok(Probe::False)
+            }
             Step::Identity => enroll::probe_keys(&self.settings),
-            Step::Enroll => enroll::probe(&self.settings, self.known()?),
+            Step::Enroll => enroll::probe(&self.settings, self.named()?),
             Step::Join => self.member.probe_joined(&self.enrolment()?).await,
             Step::Services => self.member.probe_ready(&self.enrolment()?).await,
             Step::Gates => self.member.probe_gates(&self.enrolment()?).await,
@@ -106,14 +121,15 @@ impl Node {
     /// Make the step true.
     pub(crate) async fn act(&mut self, step: Step) -> Result<(), Fault> {
         match step {
-            Step::Clock => clock::act(&self.server()?).await,
+            Step::Clock => clock::act(self.time().await?, &self.settings.machine).await,
+            Step::Network => self.make_network().await,
             Step::Disk if self.settings.target != Target::None => {
                 self.disk.act(&context!(self)).await
             }
             Step::Install if self.settings.target != Target::None => {
                 self.install.act(&context!(self)).await
             }
-            Step::Identity => enroll::make_keys(&self.settings),
+            Step::Identity => self.make_identity().await,
             Step::Enroll => self.enroll().await,
             Step::Join => {
                 let (enrolment, server) = (self.enrolment()?, self.server()?);
@@ -121,7 +137,6 @@ impl Node {
             }
             // these have nothing to do beside waiting, and their probes say for what
             Step::Identify
-            | Step::Network
             | Step::Disk
             | Step::Install
             | Step::Services
@@ -130,8 +145,22 @@ impl Node {
         }
     }
 
+    /// The step disk may have brought an older folder to light, from before this boot: it is
+    /// locked, and its ledger is gone on with.
+    pub(crate) fn settle(&mut self, mine: &Ledger) -> Result<Option<Ledger>, Fault> {
+        if self.settings.target == Target::None || self.lock.is_some() {
+            return Ok(None);
+        }
+        let there = files::read_ledger(&self.settings.ledger())?;
+        if there.as_ref() == Some(mine) {
+            return Ok(None);
+        }
+        self.lock = Some(files::lock(&self.settings)?);
+        Ok(there)
+    }
+
     /// After the blessing: certificates are renewed in time, and in process mode the services are
-    /// kept running, until `stop`.
+    /// kept running, until `stop`. A rescue only stays.
     pub async fn stay(&mut self, stop: &CancellationToken) {
         loop {
             tokio::select! {
@@ -151,58 +180,146 @@ impl Node {
         self.member.stop().await;
     }
 
-    /// With certificates that still hold, for longer ones; otherwise with the join token.
+    /// With certificates that still hold, for longer ones; otherwise with a join token.
     async fn enroll(&self) -> Result<(), Fault> {
-        let node = self.known()?;
+        let node = self.named()?;
         if enroll::usable(&self.settings, node)? {
-            enroll::renew(&self.settings, &self.server()?, node).await?;
+            let renewed = enroll::renew(&self.settings, &self.server()?, node).await;
+            renewed.map_err(patient)?;
             tracing::info!("certificates renewed");
             // a unit got copies of its credentials when it started; a child reads the files anew
             return match self.settings.mode {
-                Mode::Systemd => systemd::restart_if_running(UNIT).await,
+                Mode::Systemd => systemd::restart_if_running(&self.settings.machine, UNIT).await,
                 Mode::Process => Ok(()),
             };
         }
         let server = BootServer::new(&self.settings, None)?;
-        let enrolled = enroll::act(&self.settings, &server, node, identify::seen(&self.settings));
+        let (settings, known) = (&*self.settings, self.known.as_ref());
+        let enrolled = Enrolling { settings, server: &server, node, known }.act().await;
         // a token that is refused may be replaced by a better one while this machine waits
-        enrolled.await.map_err(|fault| match fault.kind {
-            Kind::Denied | Kind::Unauthenticated => Fault { kind: Kind::Unavailable, ..fault },
-            _ => fault,
-        })
+        enrolled.map_err(patient)
     }
 
+    /// The boot server says who this machine is. One that is enrolled, or was told its name and
+    /// needs no more, goes on without it.
     async fn identify(&mut self) -> Result<Probe, Fault> {
-        let name = match (&self.settings.node, Enrolment::read(&self.settings)?) {
-            (Some(name), _) => name.clone(),
-            (None, Some(enrolment)) => enrolment.node,
-            (None, None) => {
-                let inventory = self.server()?.inventory().await?;
-                identify::find(&inventory, &identify::seen(&self.settings))?
+        let enrolment = Enrolment::read(&self.settings)?;
+        let told = identify::told(&self.settings).map(str::to_owned);
+        if self.settings.mode == Mode::Process
+            && let Some(name) = told.clone().or(enrolment.as_ref().map(|it| it.node.clone()))
+        {
+            self.name = Some(name);
+            return Ok(Probe::True);
+        }
+        let known = match (self.ask().await, &enrolment) {
+            (Ok(known), Some(enrolment)) if enrolment.node == known.node => {
+                // its certificates say who it is, whoever else says so too
+                let order = if known.order == Order::Wait { Order::Run } else { known.order };
+                Known { order, ..known }
             }
+            (Ok(known), _) => known,
+            (Err(fault), Some(enrolment)) => {
+                tracing::warn!(%fault, "the boot server was not asked: going on as enrolled");
+                identify::remembered(&self.settings, enrolment)?
+            }
+            (Err(fault), None) if told.is_some() => {
+                tracing::info!(%fault, "the boot server does not know this machine by its parts");
+                self.name = told;
+                return Ok(Probe::True);
+            }
+            (Err(fault), None) => return Err(patient(fault)),
         };
-        self.name = Some(name);
+        if known.order == Order::Wait {
+            return Ok(Probe::Waiting(known.reason));
+        }
+        tracing::info!(node = known.node, order = ?known.order, reason = known.reason, "identified");
+        if self.keeps_ssh() {
+            ssh::authorize(&self.settings.machine, &known.inventory)?;
+            network::set_host_name(&self.settings.machine, &known.node);
+        }
+        self.name = Some(known.node.clone());
+        self.known = Some(known);
         Ok(Probe::True)
     }
 
-    /// The node holds the address that the inventory gives it: binding to it works.
-    ///
-    /// Before enrolment the inventory is not here yet; then the boot server was reached, and that
-    /// is network enough.
-    fn network(&self) -> Result<Probe, Fault> {
-        let Some(enrolment) = Enrolment::read(&self.settings)? else { return Ok(Probe::True) };
-        let inventory: Inventory = enrolment.inventory()?;
-        let address = inventory.node(self.known()?)?.address;
-        match UdpSocket::bind(SocketAddr::new(address, 0)) {
-            Ok(_) => Ok(Probe::True),
-            Err(error) => Ok(Probe::Waiting(format!(
-                "{} this machine does not hold {address} ({error})",
-                codes::ADDRESS
-            ))),
-        }
+    async fn ask(&mut self) -> Result<Known, Fault> {
+        let time = self.time().await?;
+        let server = BootServer::by_its_time(&self.settings, time)?;
+        identify::ask(&self.settings, &server).await
     }
 
-    fn known(&self) -> Result<&str, Fault> {
+    /// The boot server's time; it is asked once in a run, before this machine's clock is right.
+    async fn time(&mut self) -> Result<ServerTime, Fault> {
+        if let Some(time) = self.time {
+            return Ok(time);
+        }
+        let time = BootServer::time(&self.settings).await.map_err(patient)?;
+        Ok(*self.time.insert(time))
+    }
+
+    async fn probe_clock(&mut self) -> Result<Probe, Fault> {
+        let seen = match self.time().await {
+            Ok(time) => clock::probe(time, self.settings.mode),
+            // certificates that hold by this clock say that it is near enough
+            Err(fault) if enroll::usable(&self.settings, self.named()?)? => {
+                tracing::warn!(%fault, "the clock is not compared, but its own certificates hold");
+                Probe::True
+            }
+            Err(fault) => return Err(fault),
+        };
+        self.clock_is_right |= seen == Probe::True;
+        if seen != Probe::True {
+            // asked anew: a boot server whose clock is mended may say another time
+            self.time = self.time.filter(|_| seen == Probe::False);
+        }
+        Ok(seen)
+    }
+
+    async fn probe_network(&self) -> Result<Probe, Fault> {
+        if let Some(network) = self.network()? {
+            let held = network.probe().await?;
+            let wants_key = self.is_rescue() && !ssh::has_host_key(&self.settings.machine);
+            return Ok(if held == Probe::True && wants_key { Probe::False } else { held });
+        }
+        // before enrolment the inventory is not here yet; then the boot server was reached, and
+        // that is network enough
+        let Some(enrolment) = Enrolment::read(&self.settings)? else { return Ok(Probe::True) };
+        Ok(network::probe_process(enrolment.inventory()?.node(self.named()?)?.address))
+    }
+
+    async fn make_network(&self) -> Result<(), Fault> {
+        if let Some(network) = self.network()? {
+            network.act().await?;
+        }
+        // one for this boot alone: a rescue touches no disk
+        if self.is_rescue() { ssh::make_host_key(&self.settings.machine).await } else { Ok(()) }
+    }
+
+    /// This machine's network, where it is one and is not only told its name.
+    fn network(&self) -> Result<Option<Network<'_>>, Fault> {
+        let Some(known) = &self.known else { return Ok(None) };
+        let node = known.inventory.node(&known.node)?;
+        if self.settings.mode == Mode::Process || node.process {
+            return Ok(None);
+        }
+        let writes = self.settings.target == Target::Lab;
+        let machine = &self.settings.machine;
+        Ok(Some(Network { machine, cluster: &known.inventory.cluster, node, writes }))
+    }
+
+    async fn make_identity(&self) -> Result<(), Fault> {
+        if self.keeps_ssh() {
+            ssh::make_host_key(&self.settings.machine).await?;
+        }
+        enroll::make_keys(&self.settings)
+    }
+
+    /// Whether SSH is the agent's to set up; on NixOS the system does it.
+    fn keeps_ssh(&self) -> bool {
+        self.settings.target == Target::Lab
+    }
+
+    fn named(&self) -> Result<&str, Fault> {
         self.name.as_deref().ok_or_else(unidentified)
     }
 
@@ -215,6 +332,9 @@ impl Node {
 
     /// With the node's certificate where there is one.
     fn server(&self) -> Result<BootServer, Fault> {
+        if let (false, Some(time)) = (self.clock_is_right, self.time) {
+            return BootServer::by_its_time(&self.settings, time);
+        }
         let own = enroll::tls_files(&self.settings, "node");
         let usable = own.cert.exists() && rpc::Tls::load(&own).is_ok();
         BootServer::new(&self.settings, usable.then_some(&own))
@@ -228,7 +348,7 @@ fn unidentified() -> Fault {
 
 /// Installed means that the root is on a disk and not in memory, as it is after a netboot.
 fn installed() -> Result<Probe, Fault> {
-    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
     let mut root = mounts.lines().filter_map(|line| {
         let mut words = line.split_whitespace();
         let (_, place, kind) = (words.next()?, words.next()?, words.next()?);
@@ -239,7 +359,7 @@ fn installed() -> Result<Probe, Fault> {
             codes::NOT_INSTALLED,
             Kind::Precondition,
             "this machine runs from memory and has no system on its disk",
-            "install it with disko and nixos-install; firstboot does not write disks in this version",
+            "install it with target = \"lab\" or \"nixos\", or with disko and nixos-install",
         )),
         _ => Ok(Probe::True),
     }

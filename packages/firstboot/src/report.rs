@@ -11,10 +11,11 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::bootserver::BootServer;
-use crate::{Settings, enroll};
+use crate::{Settings, enroll, kernel};
 
 /// Sends the latest state, and only the latest: what was not sent yet is overtaken.
 pub struct Reporter {
+    settings: Arc<Settings>,
     tell: watch::Sender<Option<Progress>>,
     task: JoinHandle<()>,
 }
@@ -28,25 +29,27 @@ impl Reporter {
     /// Reports until `stop`.
     pub fn start(settings: Arc<Settings>, stop: CancellationToken) -> Self {
         let (tell, told) = watch::channel(None);
-        Reporter { tell, task: tokio::spawn(send(settings, told, stop)) }
+        let task = tokio::spawn(send(settings.clone(), told, stop));
+        Reporter { settings, tell, task }
     }
 
     /// The ledger changed.
     pub fn tell(&self, node: Option<&str>, ledger: &Ledger) {
         if let Some(node) = node {
-            self.tell.send_replace(Some(progress(node, ledger)));
+            let up = kernel::uptime(&self.settings.machine);
+            self.tell.send_replace(Some(progress(node, ledger, up)));
         }
     }
 
     /// Waits for the task; the latest report is sent if that works at once.
     pub async fn stop(self) {
-        let Reporter { tell, task } = self;
+        let Reporter { tell, task, .. } = self;
         drop(tell);
         let _ = tokio::time::timeout(LAST, task).await;
     }
 }
 
-fn progress(node: &str, ledger: &Ledger) -> Progress {
+fn progress(node: &str, ledger: &Ledger, up: Duration) -> Progress {
     let latest = ledger
         .steps
         .iter()
@@ -74,7 +77,7 @@ fn progress(node: &str, ledger: &Ledger) -> Progress {
         detail,
         generation: ledger.generation,
         phases,
-        uptime_millis: 0,
+        uptime_millis: up.as_millis() as u64,
     }
 }
 

@@ -40,10 +40,11 @@ pub struct Settings {
     /// Where the disk step works.
     #[serde(default)]
     pub disk: DiskSettings,
-    /// Whether the agent writes Chainfire's settings file in systemd mode, where Nix made none.
+    /// Whether the agent writes Chainfire's settings file in systemd mode, where Nix made none. The
+    /// target lab has this by itself.
     #[serde(default)]
     pub render_config: bool,
-    /// Where progress is shown to people, as `/dev/console`.
+    /// Where progress is shown to people. The target lab has `/dev/console` by itself.
     pub console: Option<PathBuf>,
     /// The places of the machine that the agent reads and writes; others are for tests.
     #[serde(default)]
@@ -143,11 +144,23 @@ impl Settings {
         self.state_dir.join("chainfire.env")
     }
 
+    /// Chainfire's settings as its unit reads them, in systemd mode; `None` where Nix makes them.
+    pub fn unit_toml(&self) -> Option<PathBuf> {
+        let writes = self.render_config || self.target == Target::Lab;
+        writes.then(|| self.machine.path("/etc/plasma/chainfire.toml"))
+    }
+
+    /// Where progress is shown to people.
+    pub fn console(&self) -> Option<PathBuf> {
+        let own = (self.target == Target::Lab).then(|| self.machine.path("/dev/console"));
+        self.console.clone().or(own)
+    }
+
     /// Chainfire's data folder.
     pub fn chainfire_data(&self) -> PathBuf {
         match self.mode {
             Mode::Process => self.state_dir.join("chainfire"),
-            Mode::Systemd => "/var/lib/chainfire".into(),
+            Mode::Systemd => self.machine.path("/var/lib/chainfire"),
         }
     }
 }

@@ -128,6 +128,25 @@ impl Ledger {
         self.generation += 1;
     }
 
+    /// Goes on where an older ledger of the same machine stands, which came to light later: a
+    /// machine that boots has its folder in memory until its disk is mounted. How a step stands in
+    /// this run counts; times and acts are added up; the generation only rises.
+    pub fn go_on_from(&mut self, older: &Ledger) {
+        for (step, record) in &older.steps {
+            match self.steps.get_mut(step) {
+                None => {
+                    self.steps.insert(*step, record.clone());
+                }
+                Some(mine) => {
+                    mine.millis = mine.millis.saturating_add(record.millis);
+                    mine.acts = mine.acts.saturating_add(record.acts);
+                }
+            }
+        }
+        self.runs = self.runs.saturating_add(older.runs);
+        self.generation = self.generation.max(older.generation).saturating_add(1);
+    }
+
     /// Whether the last step is done: the machine is blessed.
     pub fn blessed(&self) -> bool {
         matches!(self.steps.get(&Step::Bless), Some(Record { outcome: Outcome::Done, .. }))
@@ -165,6 +184,23 @@ mod tests {
         assert_eq!(Ledger::decode(&some().encode()), Ok(some()));
         assert_eq!(some().generation, 3);
         assert!(!some().blessed());
+    }
+
+    #[test]
+    fn an_older_ledger_that_comes_to_light_is_gone_on_with() {
+        let mut older = some();
+        older.generation = 40;
+        older.runs = 3;
+        let mut mine = Ledger { runs: 1, ..Ledger::default() };
+        mine.note(Step::Identify, Outcome::Done, 30, false);
+        mine.note(Step::Disk, Outcome::Done, 7, false);
+        mine.go_on_from(&older);
+        assert_eq!((mine.generation, mine.runs), (41, 4));
+        assert_eq!((mine.steps[&Step::Identify].millis, mine.steps[&Step::Identify].acts), (42, 1));
+        assert_eq!(mine.steps[&Step::Join], older.steps[&Step::Join]);
+        // one that is behind never takes the generation back
+        mine.go_on_from(&Ledger::default());
+        assert_eq!(mine.generation, 42);
     }
 
     #[test]

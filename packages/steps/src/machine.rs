@@ -127,6 +127,24 @@ impl Machine {
         &self.ledger
     }
 
+    /// An older ledger of this machine came to light: see [`Ledger::go_on_from`].
+    pub fn go_on_from(&mut self, older: &Ledger) {
+        self.ledger.go_on_from(older);
+    }
+
+    /// Leaves out what of the plan is not done yet, but for `keep`; a step that is under way ends.
+    pub fn keep_only(&mut self, keep: &[Step], reason: &str) {
+        let done = self.plan.len().min(self.at);
+        for step in self.plan.split_off(done) {
+            if keep.contains(&step) {
+                self.plan.push(step);
+            } else {
+                self.ledger.note(step, Outcome::Off { reason: reason.to_owned() }, 0, false);
+            }
+        }
+        self.phase = Phase::Probe;
+    }
+
     /// The pause is over.
     pub fn paused(&mut self) {
         if matches!(self.phase, Phase::Pause(_)) {
@@ -277,6 +295,20 @@ mod tests {
         machine.paused();
         machine.tell(Told::Saw(Probe::True), AT(2));
         assert_eq!(machine.next(), Next::Stopped(Step::Disk, wrong));
+    }
+
+    #[test]
+    fn the_rest_of_a_plan_can_be_left_out() {
+        let mut machine = run(&[Step::Identify, Step::Clock, Step::Network, Step::Disk]);
+        machine.tell(Told::Saw(Probe::True), AT(1));
+        machine.keep_only(&[Step::Network], "rescue");
+        assert_eq!(machine.next(), Next::Probe(Step::Network));
+        machine.tell(Told::Saw(Probe::True), AT(2));
+        assert_eq!(machine.next(), Next::Done);
+        let off = Outcome::Off { reason: "rescue".into() };
+        assert_eq!(machine.ledger().steps[&Step::Clock].outcome, off);
+        assert_eq!(machine.ledger().steps[&Step::Disk].outcome, off);
+        assert!(!machine.ledger().blessed());
     }
 
     /// Cut after any number of answers and started again with the ledger it had, a run over a
