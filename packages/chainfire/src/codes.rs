@@ -28,6 +28,8 @@ pub const UNSUPPORTED: Code = Code("CF-1011");
 pub const NO_AUTH: Code = Code("CF-1012");
 /// The caller's certificate does not allow this.
 pub const DENIED: Code = Code("CF-1013");
+/// The caller's turn in a lock or election is over.
+pub const LOST_TURN: Code = Code("CF-1014");
 
 /// Nobody leads.
 pub const NO_LEADER: Code = Code("CF-2001");

@@ -30,7 +30,7 @@ pub(crate) struct LeaseService {
 
 impl Node {
     /// Renews leases, here or at the leader.
-    async fn renew(
+    pub(super) async fn renew(
         &self,
         metadata: &MetadataMap,
         ids: &[i64],

@@ -5,16 +5,19 @@
 mod auth;
 mod cluster;
 mod deadlines;
+mod election;
 mod header;
 mod join;
 mod kv;
 mod lease;
 mod lessor;
+mod lock;
 mod maintenance;
 mod metrics;
 mod node;
 mod peers;
 mod refusal;
+mod turn;
 mod watch;
 
 use std::sync::Arc;
@@ -26,6 +29,8 @@ use api::etcdserverpb::kv_server::KvServer;
 use api::etcdserverpb::lease_server::LeaseServer;
 use api::etcdserverpb::maintenance_server::MaintenanceServer;
 use api::etcdserverpb::watch_server::WatchServer;
+use api::v3electionpb::election_server::ElectionServer;
+use api::v3lockpb::lock_server::LockServer;
 use tonic::service::Routes;
 
 pub(crate) use cluster::new_id;
@@ -62,6 +67,9 @@ impl Services {
     pub(crate) fn for_clients(&self, routes: Routes) -> Routes {
         let limit = self.node.limits.request_bytes + SLACK;
         let (node, sessions) = (self.node.clone(), self.sessions.clone());
+        let turns = turn::Turns { node: node.clone(), sessions: sessions.clone() };
+        let election = ElectionServer::new(election::ElectionService(turns.clone()))
+            .max_decoding_message_size(limit);
         let watch = watch::WatchService { node: node.clone(), sessions };
         let maintenance = maintenance::MaintenanceService(node.clone());
         let kv = KvServer::new(kv::KvService(node.clone()))
@@ -73,6 +81,8 @@ impl Services {
         let routes = routes
             .add_service(kv)
             .add_service(watch)
+            .add_service(LockServer::new(lock::LockService(turns)))
+            .add_service(election)
             .add_service(MaintenanceServer::new(maintenance))
             .add_service(AuthServer::new(auth::AuthService(node)));
         self.for_members(routes)

@@ -177,6 +177,32 @@ pub(crate) const BAD_NAME: Refusal = refusal(
     "",
 );
 
+// etcd answers locks and elections with code Unknown and these words
+pub(crate) const SESSION_EXPIRED: Refusal = refusal(
+    Code::Unknown,
+    "mutex: session is expired",
+    codes::LOST_TURN,
+    "the lease ended while waiting: keep it alive, and try again with a new one",
+);
+pub(crate) const NOT_ELECTED: Refusal = refusal(
+    Code::Unknown,
+    "election: not leader",
+    codes::LOST_TURN,
+    "another leads, or the lease ended: campaign again",
+);
+pub(crate) const NOBODY_ELECTED: Refusal = refusal(
+    Code::Unknown,
+    "election: no leader",
+    codes::NO_KEY,
+    "nobody campaigns under this name",
+);
+pub(crate) const NO_LEADER_KEY: Refusal = refusal(
+    Code::Unknown,
+    "\"leader\" field must be provided",
+    codes::BAD_REQUEST,
+    "give the leader key that campaign answered",
+);
+
 /// A member with this name is alive, so a newcomer may not displace it.
 pub(crate) fn alive(name: &str) -> Status {
     status(

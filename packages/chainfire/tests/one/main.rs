@@ -1,5 +1,7 @@
 //! One member in this process, driven by the generated clients over plaintext.
 
+mod turns;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};

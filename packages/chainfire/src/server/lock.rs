@@ -1,0 +1,43 @@
+//! The Lock service.
+
+use api::chainfire_internal::command::Request as Command;
+use api::etcdserverpb::DeleteRangeRequest;
+use api::v3lockpb::lock_server::Lock;
+use api::v3lockpb::{LockRequest, LockResponse, UnlockRequest, UnlockResponse};
+use bytes::Bytes;
+use tonic::{Request, Response, Status};
+
+use super::node::mismatch;
+use super::refusal;
+use super::turn::Turns;
+use crate::store::{Reply, check};
+
+pub(crate) struct LockService(pub(crate) Turns);
+
+#[tonic::async_trait]
+impl Lock for LockService {
+    async fn lock(&self, request: Request<LockRequest>) -> Result<Response<LockResponse>, Status> {
+        self.0.node.demand_leader(request.metadata())?;
+        let LockRequest { name, lease } = request.into_inner();
+        let (place, header) = self.0.take(&name, lease, Bytes::new()).await?;
+        Ok(Response::new(LockResponse { header, key: place.key }))
+    }
+
+    async fn unlock(
+        &self,
+        request: Request<UnlockRequest>,
+    ) -> Result<Response<UnlockResponse>, Status> {
+        let node = &self.0.node;
+        node.demand_leader(request.metadata())?;
+        let key = request.into_inner().key;
+        let delete = DeleteRangeRequest { key, ..Default::default() };
+        check::delete_range(&delete).map_err(refusal::store)?;
+        match node.propose(Command::DeleteRange(delete)).await? {
+            Reply::DeleteRange(mut answer) => {
+                node.headers.complete(&mut answer.header);
+                Ok(Response::new(UnlockResponse { header: answer.header }))
+            }
+            _ => Err(mismatch()),
+        }
+    }
+}
