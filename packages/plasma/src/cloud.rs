@@ -250,6 +250,14 @@ impl Node {
 }
 
 fn inventory_of(home: &Home, plan: &Plan) -> Result<Inventory, Fault> {
+    if home.served_path().exists() {
+        return Err(Fault::new(
+            codes::OTHER_KIND,
+            Kind::Precondition,
+            format!("{} is the folder of plasma serve", home.dir().display()),
+            "give the cloud on this machine a folder of its own: --dir",
+        ));
+    }
     let last = home.inventory()?;
     let from = match &plan.inventory {
         Some(path) => {

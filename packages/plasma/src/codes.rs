@@ -28,3 +28,25 @@ pub(crate) const UNCONFIRMED: Code = Code("PL-1011");
 pub(crate) const NO_LOG: Code = Code("PL-1012");
 /// A process did not stop.
 pub(crate) const NOT_STOPPED: Code = Code("PL-1013");
+/// The JSON is not what the Nix file says.
+pub(crate) const STALE: Code = Code("PL-1014");
+/// A node of the inventory has no configuration in its folder.
+pub(crate) const NO_NODE_FILE: Code = Code("PL-1015");
+/// The folder belongs to a cloud of the other kind: `up` or `serve`.
+pub(crate) const OTHER_KIND: Code = Code("PL-1016");
+/// The boot server's address is not one of this machine's.
+pub(crate) const NOT_HERE: Code = Code("PL-1017");
+/// No images to boot machines with.
+pub(crate) const NO_IMAGES: Code = Code("PL-1018");
+/// A file that names a lab cannot be used.
+pub(crate) const LAB: Code = Code("PL-1019");
+/// The node's host key is not known.
+pub(crate) const NO_HOST_KEY: Code = Code("PL-1020");
+/// The node's host key is another than the one it enrolled with.
+pub(crate) const WRONG_HOST_KEY: Code = Code("PL-1021");
+/// No connection by SSH.
+pub(crate) const SSH_UNREACHABLE: Code = Code("PL-1022");
+/// The node takes none of the operator's keys.
+pub(crate) const SSH_REFUSED: Code = Code("PL-1023");
+/// The SSH session broke.
+pub(crate) const SSH_BROKEN: Code = Code("PL-1024");

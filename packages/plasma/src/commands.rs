@@ -1,49 +1,62 @@
-//! `status`, `down`, `destroy`, `logs`, `inventory check`: each a short command on a folder.
+//! `status`, `down`, `destroy`, `logs`: each a short command on a folder.
 #![allow(clippy::print_stderr)] // a command speaks to people
 
 use std::io::{Read as _, Seek as _, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
 use fault::{Fault, Kind};
-use inventory::Inventory;
 use rustix::process::Signal;
 
 use crate::child::end_orphans;
 use crate::codes;
-use crate::home::{Home, bad_inventory, folder};
+use crate::home::{Home, folder};
 use crate::overview::{Observer, Overview};
 use crate::print::{self, Output, render};
 use crate::process::Process;
+use crate::remote::Remote;
+use crate::screen::Screen;
 
 /// The supervisor stops nodes and boot server, each with its own grace time.
 const DOWN_PATIENCE: Duration = Duration::from_secs(90);
 
-/// `plasma status`; false when the cloud is not ready.
+/// `plasma status`; false when the cloud is not ready. While it waits, progress is on stderr.
 pub(crate) async fn status(
     home: &Home,
+    remote: &Remote,
     output: Output,
     wait: Option<Duration>,
 ) -> anyhow::Result<bool> {
-    home.must_exist()?;
     let began = Instant::now();
-    let mut observer: Option<Observer> = None;
+    let mut screen = wait.map(|_| Screen::new());
+    let new = |inventory| Observer::at(remote.base.clone(), remote.files.clone(), inventory);
+    let mut observer = new(remote.inventory.clone());
     loop {
-        if observer.is_none() {
-            observer = home.inventory()?.map(|inventory| Observer::new(home, inventory));
+        // an inventory that `up` is just writing
+        if remote.local
+            && remote.inventory.is_none()
+            && let Some(inventory) = home.inventory()?
+        {
+            observer = new(Some(inventory));
         }
-        let view = match &mut observer {
-            Some(observer) if home.is_locked() => observer.look().await,
-            _ => Overview::default(),
-        };
+        let runs = !remote.local || home.is_locked();
+        let view = if runs { observer.look().await } else { Overview::default() };
         if view.ready || wait.is_none_or(|wait| began.elapsed() >= wait) {
-            let table = || match home.is_locked() {
-                true => format!("{}\n{}", print::overview(&view), print::next_steps(&view)),
-                false => format!("{}: not running, start it: plasma up\n", home.dir().display()),
+            if let Some(screen) = &mut screen {
+                screen.release();
+            }
+            let table = || match (runs, view.ready) {
+                (true, true) => format!("{}\n{}", print::overview(&view), print::next_steps(&view)),
+                (true, false) => format!("{}{}", print::overview(&view), print::open_gates(&view)),
+                (false, _) => {
+                    format!("{}: not running, start it: plasma up\n", home.dir().display())
+                }
             };
             print::result(&render(output, &view, table)?);
             return Ok(view.ready);
+        }
+        if let Some(screen) = screen.as_mut().filter(|_| runs) {
+            screen.show(&view);
         }
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
@@ -209,28 +222,4 @@ impl Tail {
         }
         Ok(print::result(&lines))
     }
-}
-
-/// `plasma inventory check [FILE]`
-pub(crate) fn check_inventory(path: Option<&Path>) -> anyhow::Result<()> {
-    let (shown, text) = match path {
-        Some(path) => {
-            let text = std::fs::read_to_string(path).map_err(|e| folder("read", path, &e))?;
-            (path.to_owned(), text)
-        }
-        None => (PathBuf::from("the built-in inventory"), Inventory::built_in().to_owned()),
-    };
-    let inventory = match Inventory::parse(&text) {
-        Ok(inventory) => inventory,
-        Err(faults) => bail!(bad_inventory(&shown, &faults)),
-    };
-    for warning in inventory.warnings() {
-        eprintln!("warning: {warning}");
-    }
-    let (nodes, former) = (inventory.nodes.len(), &inventory.cluster.former);
-    print::result(&format!(
-        "{}: good, {nodes} nodes, {former} forms the cluster\n",
-        shown.display()
-    ));
-    Ok(())
 }

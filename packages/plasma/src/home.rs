@@ -4,7 +4,8 @@
 //! .plasma-cloud      our marker: only a folder that has it is ever started in or removed
 //! lock               held by the supervisor while the cloud runs
 //! supervisor.json    its process id and start time
-//! cluster.json       the inventory, on loopback
+//! cluster.json       the inventory; of `up` on loopback, of `serve` as it was given
+//! serve.json         of `serve`: where it serves
 //! bootserver.toml    settings;  bootserver/  state, CA, operator's certificate
 //! nodes/<node>/      firstboot.toml, join-token (0600), state/
 //! logs/<name>.log    one file a process
@@ -191,6 +192,11 @@ impl Home {
 
     pub(crate) fn inventory_path(&self) -> PathBuf {
         self.dir.join("cluster.json")
+    }
+
+    /// Where `plasma serve` serves.
+    pub(crate) fn served_path(&self) -> PathBuf {
+        self.dir.join("serve.json")
     }
 
     pub(crate) fn bootserver_toml(&self) -> PathBuf {

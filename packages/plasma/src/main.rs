@@ -1,135 +1,69 @@
 //! The operator's command line, and a whole cloud on one machine.
 //!
 //! `plasma <noun> <verb>`: results on stdout, progress on stderr; exit code 0 is success, 1 a
-//! failure, 2 a mistake in the command line.
+//! failure, 2 a mistake in the command line. `plasma ssh` passes the status of the node's command
+//! on, and ends with 255 when there was none.
 
+mod check;
 mod child;
 mod cloud;
 mod codes;
+mod command_line;
 mod commands;
 mod home;
+mod lab;
+mod node;
 mod overview;
+mod plan;
 mod ports;
 mod print;
 mod process;
 mod programs;
+mod remote;
 mod screen;
+mod serve;
+mod source;
+mod ssh;
 mod token;
+mod topology;
 mod up;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 use fault::Fault;
 
+use crate::command_line::{Cli, Command, InventoryCommand};
 use crate::home::Home;
+use crate::node::BootCommand;
 use crate::print::Output;
-use crate::token::{ServerArgs, TokenCommand};
-use crate::up::UpArgs;
+use crate::remote::{Remote, ServerArgs};
 
-const EXAMPLES: &str = "Examples:
-  plasma up                        three nodes on this machine, until Ctrl-C
-  plasma up --nodes 1 --detach     the small embedded one, in the background
-  plasma status -o json
-  plasma logs -f node01
-  plasma down
-  plasma destroy --yes
-  plasma token new node02 --ttl 600
-  plasma inventory check nodes/cluster.json
-  plasma completions bash > /etc/bash_completion.d/plasma";
-
-/// Runs and operates a PlasmaCloud.
-#[derive(Parser)]
-#[command(name = "plasma", version, after_help = EXAMPLES)]
-struct Cli {
-    /// The folder of the cloud on this machine [default: $PLASMA_HOME or ~/.local/share/plasma]
-    #[arg(long, value_name = "DIR", global = true)]
-    dir: Option<PathBuf>,
-    /// How to print results.
-    #[arg(short, long, value_enum, default_value_t, global = true)]
-    output: Output,
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Run a cloud on this machine; again goes on with the same data.
-    #[command(
-        after_help = "Examples:\n  plasma up --nodes 3\n  plasma up --detach --dir /tmp/cloud"
-    )]
-    Up(UpArgs),
-    /// How the cloud is; fails when it is not ready.
-    #[command(after_help = "Examples:\n  plasma status\n  plasma status --wait 60 -o json")]
-    Status {
-        /// Wait so many seconds until it is ready.
-        #[arg(long, value_name = "SECONDS")]
-        wait: Option<u64>,
-    },
-    /// Stop the cloud, and wait until it is gone; its data stays.
-    Down,
-    /// Show logs.
-    #[command(
-        after_help = "Examples:\n  plasma logs\n  plasma logs -f node01\n  plasma logs -n 500 bootserver"
-    )]
-    Logs {
-        /// A node, `bootserver` or `supervisor`; without it all.
-        name: Option<String>,
-        /// Go on as they grow.
-        #[arg(short, long)]
-        follow: bool,
-        /// How many of the last lines.
-        #[arg(short = 'n', long, default_value_t = 100)]
-        lines: usize,
-    },
-    /// Remove the cloud with all its data.
-    Destroy {
-        /// It is meant.
-        #[arg(long)]
-        yes: bool,
-    },
-    /// Join tokens.
-    #[command(after_help = "Examples:\n  plasma token new node02\n  plasma token list -o yaml")]
-    Token {
-        #[command(flatten)]
-        server: ServerArgs,
-        #[command(subcommand)]
-        command: TokenCommand,
-    },
-    /// The description of a cluster.
-    Inventory {
-        #[command(subcommand)]
-        command: InventoryCommand,
-    },
-    /// Print completions for a shell.
-    Completions {
-        /// Which.
-        shell: clap_complete::Shell,
-    },
-    /// Print the version.
-    Version,
-}
-
-#[derive(Subcommand)]
-enum InventoryCommand {
-    /// Check an inventory's JSON, and say all that is wrong with it.
-    Check {
-        /// Without it the built-in inventory.
-        file: Option<PathBuf>,
-    },
-}
+/// As other clients of SSH say that the node's command never ended.
+const NO_CONNECTION: u8 = 255;
 
 fn main() -> ExitCode {
-    match run(Cli::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+    let cli = Cli::parse();
+    if cli.output == Output::Svg && !matches!(cli.command, Command::Topology { .. }) {
+        let message = "only plasma topology draws: use -o table, json or yaml";
+        Cli::command().error(ErrorKind::InvalidValue, message).exit();
+    }
+    let is_ssh = matches!(cli.command, Command::Ssh { .. });
+    match enter_lab(&cli).and_then(|()| run(cli)) {
+        Ok(status) => ExitCode::from(status),
         Err(error) => {
             complain(&error);
-            let unconfirmed = error.downcast_ref::<Fault>().map(|fault| fault.code);
-            let usage = unconfirmed == Some(codes::UNCONFIRMED);
-            ExitCode::from(if usage { 2 } else { 1 })
+            let code = error.downcast_ref::<Fault>().map(|fault| fault.code);
+            let usage = code == Some(codes::UNCONFIRMED);
+            ExitCode::from(if usage {
+                2
+            } else if is_ssh {
+                NO_CONNECTION
+            } else {
+                1
+            })
         }
     }
 }
@@ -139,33 +73,62 @@ fn complain(error: &anyhow::Error) {
     eprintln!("plasma: {error:#}");
 }
 
-/// False for a failure that has been said already.
+/// Before anything else runs: the process is replaced by one in the lab's network.
+fn enter_lab(cli: &Cli) -> anyhow::Result<()> {
+    if cli.command.speaks_with_machines() {
+        lab::enter(&Home::locate(cli.dir.clone())?)?;
+    }
+    Ok(())
+}
+
+/// The exit status; a failure that is not an error has been said already.
 #[tokio::main(flavor = "current_thread")]
-async fn run(cli: Cli) -> anyhow::Result<bool> {
-    let home = || Home::locate(cli.dir.clone());
-    match cli.command {
-        Command::Up(args) => up::up(home()?, args).await?,
-        Command::Status { wait } => {
-            return commands::status(&home()?, cli.output, wait.map(Duration::from_secs)).await;
+async fn run(cli: Cli) -> anyhow::Result<u8> {
+    let home = Home::locate(cli.dir.clone())?;
+    let remote = |server: &ServerArgs| Remote::find(&home, server);
+    let good = match cli.command {
+        Command::Up(args) => up::up(home, args).await.map(|()| true)?,
+        Command::Serve(args) => serve::serve(home, args).await.map(|()| true)?,
+        Command::Status { wait, server } => {
+            let wait = wait.map(Duration::from_secs);
+            commands::status(&home, &remote(&server)?, cli.output, wait).await?
         }
-        Command::Down => commands::down(&home()?).await?,
+        Command::Down => commands::down(&home).await.map(|()| true)?,
         Command::Logs { name, follow, lines } => {
-            commands::logs(&home()?, name.as_deref(), follow, lines).await?;
+            commands::logs(&home, name.as_deref(), follow, lines).await.map(|()| true)?
         }
-        Command::Destroy { yes } => commands::destroy(&home()?, yes)?,
-        Command::Token { server, command } => {
-            token::token(&home()?, server, command, cli.output).await?;
-        }
+        Command::Destroy { yes } => commands::destroy(&home, yes).map(|()| true)?,
+        Command::Check { file } => check::check(&home, file.as_deref(), cli.output)?,
         Command::Inventory { command: InventoryCommand::Check { file } } => {
-            commands::check_inventory(file.as_deref())?;
+            check::check(&home, file.as_deref(), cli.output)?
+        }
+        Command::Plan { file, server } => {
+            plan::plan(&home, &remote(&server)?, file.as_deref(), cli.output).await?
+        }
+        Command::Machines { server } => {
+            node::machines(&remote(&server)?, cli.output).await.map(|()| true)?
+        }
+        Command::Boot { server, command: BootCommand::Explain { node } } => {
+            node::explain(&remote(&server)?, &node, cli.output).await.map(|()| true)?
+        }
+        Command::Node { server, command } => {
+            node::node(&remote(&server)?, command, cli.output).await.map(|()| true)?
+        }
+        Command::Token { server, command } => {
+            token::token(&remote(&server)?, command, cli.output).await.map(|()| true)?
+        }
+        Command::Ssh { server, node, ssh, command } => {
+            return Ok(ssh::ssh(&remote(&server)?, &node, &ssh, &command).await?);
+        }
+        Command::Topology { file } => {
+            topology::topology(&home, file.as_deref(), cli.output).map(|()| true)?
         }
         Command::Completions { shell } => {
             let mut command = Cli::command();
             clap_complete::generate(shell, &mut command, "plasma", &mut std::io::stdout());
+            true
         }
-        Command::Version => {
-            print::result(&format!("plasma {}\n", telemetry::VERSION));
-        }
-    }
-    Ok(true)
+        Command::Version => print::result(&format!("plasma {}\n", telemetry::VERSION)),
+    };
+    Ok(if good { 0 } else { 1 })
 }

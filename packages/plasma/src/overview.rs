@@ -1,6 +1,7 @@
 //! How a cloud is: what the boot server knows of each node, and what Chainfire says of itself.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bootserver::client::Operator;
@@ -8,7 +9,7 @@ use bootserver::wire;
 use chainfire_client::{Client, EndpointStatus, Member, Options};
 use fault::Fault;
 use identity::TlsFiles;
-use inventory::{Inventory, Role};
+use inventory::{Inventory, Node, Role};
 use rpc::Tls;
 use serde::Serialize;
 
@@ -29,8 +30,19 @@ pub(crate) struct Overview {
     pub(crate) learners: usize,
     pub(crate) revision: i64,
     pub(crate) nodes: Vec<NodeView>,
+    /// What must hold for it to be ready, each with its reason while it does not.
+    pub(crate) gates: Vec<Gate>,
     pub(crate) endpoints: Vec<String>,
     pub(crate) etcdctl: String,
+}
+
+/// One thing that must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Gate {
+    pub(crate) name: String,
+    pub(crate) ready: bool,
+    /// Empty when it holds.
+    pub(crate) reason: String,
 }
 
 /// How a node is.
@@ -38,6 +50,8 @@ pub(crate) struct Overview {
 pub(crate) struct NodeView {
     pub(crate) name: String,
     pub(crate) address: String,
+    /// What its machine is told at its next boot.
+    pub(crate) next_boot: String,
     /// Where it is in its first boot.
     pub(crate) step: String,
     pub(crate) state: String,
@@ -46,6 +60,8 @@ pub(crate) struct NodeView {
     pub(crate) claimed: String,
     /// The time of all steps together.
     pub(crate) boot_millis: u64,
+    /// Since its kernel started, at its last report.
+    pub(crate) uptime_millis: u64,
     /// `leader`, `follower`, `learner`, `down`, or `-` where none should run.
     pub(crate) chainfire: String,
     pub(crate) health: String,
@@ -57,27 +73,47 @@ pub(crate) struct NodeView {
 
 /// Asks again and again over the same connections.
 pub(crate) struct Observer {
-    inventory: Inventory,
+    base: String,
+    /// Without it, the boot server says which nodes there are.
+    inventory: Option<Inventory>,
+    /// The nodes that the boot server named when it last answered.
+    named: Vec<Known>,
     files: TlsFiles,
     operator: Option<Operator>,
     client: Option<Client>,
 }
 
 impl Observer {
-    /// For the cloud of a folder; connects when asked.
+    /// Of the cloud on this machine; connects when asked.
     pub(crate) fn new(home: &Home, inventory: Inventory) -> Observer {
-        Observer { inventory, files: home.operator(), operator: None, client: None }
+        Observer::at(base(), home.operator(), Some(inventory))
+    }
+
+    /// Of what a boot server serves.
+    pub(crate) fn at(base: String, files: TlsFiles, inventory: Option<Inventory>) -> Observer {
+        Observer { base, inventory, named: Vec::new(), files, operator: None, client: None }
     }
 
     /// How it is now. Whoever does not answer is shown as such: this never fails.
     pub(crate) async fn look(&mut self) -> Overview {
-        let (boot, chainfire) = (self.boot_status().await, self.chainfire_status().await);
-        overview(&self.inventory, &self.files, boot.ok(), chainfire)
+        let boot = self.boot_status().await;
+        if let Ok(status) = &boot {
+            self.named = status.nodes.iter().filter_map(Known::of_status).collect();
+        }
+        let chainfire = self.chainfire_status().await;
+        let (cluster, nodes): (String, Vec<Known>) = match &self.inventory {
+            Some(inventory) => (
+                inventory.cluster.name.clone(),
+                inventory.nodes.iter().map(|(name, node)| Known::of_node(name, node)).collect(),
+            ),
+            None => (String::new(), self.named.clone()),
+        };
+        overview(cluster, &nodes, &self.files, boot, chainfire)
     }
 
     async fn boot_status(&mut self) -> Result<wire::Status, Fault> {
         if self.operator.is_none() {
-            self.operator = Some(Operator::new(&base(), &self.files)?);
+            self.operator = Some(Operator::new(&self.base, &self.files)?);
         }
         match &self.operator {
             Some(operator) => operator.status().await,
@@ -107,7 +143,16 @@ impl Observer {
         let tls = Tls::load(&self.files).ok()?;
         let patience = Duration::from_secs(1);
         let options = Options { deadline: patience, read_attempt: patience, ..Options::default() };
-        Client::connect_with(endpoints(&self.inventory), Some(tls), options).ok()
+        let endpoints = match &self.inventory {
+            Some(inventory) => {
+                inventory.with_role(Role::Control).map(|(_, node)| node.client_url()).collect()
+            }
+            None => endpoints(&self.named),
+        };
+        if endpoints.is_empty() {
+            return None;
+        }
+        Client::connect_with(endpoints, Some(tls), options).ok()
     }
 }
 
@@ -117,56 +162,152 @@ struct Chainfire {
     members: Vec<Member>,
 }
 
-fn endpoints(inventory: &Inventory) -> Vec<String> {
-    inventory.with_role(Role::Control).map(|(_, node)| node.client_url()).collect()
+/// A node, from the inventory or from what the boot server says of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Known {
+    name: String,
+    address: String,
+    /// Of its Chainfire, where one should run.
+    client_url: Option<String>,
+    process: bool,
+}
+
+impl Known {
+    fn of_node(name: &str, node: &Node) -> Known {
+        Known {
+            name: name.to_owned(),
+            address: node.address.to_string(),
+            client_url: node.has(Role::Control).then(|| node.client_url()),
+            process: node.process,
+        }
+    }
+
+    fn of_status((name, status): (&String, &wire::NodeStatus)) -> Option<Known> {
+        let address: IpAddr = status.address.parse().ok()?;
+        let node = Node {
+            roles: Role::ALL
+                .into_iter()
+                .filter(|role| status.roles.iter().any(|named| named == role.name()))
+                .collect(),
+            address,
+            prefix_length: 0,
+            macs: Vec::new(),
+            serial: None,
+            disk: None,
+            process: false,
+        };
+        Some(Known::of_node(name, &node))
+    }
+}
+
+fn endpoints(nodes: &[Known]) -> Vec<String> {
+    nodes.iter().filter_map(|node| node.client_url.clone()).collect()
 }
 
 fn overview(
-    inventory: &Inventory,
+    cluster: String,
+    known: &[Known],
     files: &TlsFiles,
-    boot: Option<wire::Status>,
+    boot: Result<wire::Status, Fault>,
     chainfire: Chainfire,
 ) -> Overview {
-    let answers = boot.is_some();
-    let boot = boot.unwrap_or_default();
-    let nodes: Vec<NodeView> = inventory
-        .nodes
+    let (boot, silence) = match boot {
+        Ok(boot) => (boot, None),
+        Err(fault) => (wire::Status::default(), Some(fault.to_string())),
+    };
+    let nodes: Vec<NodeView> = known
         .iter()
-        .map(|(name, node)| {
-            let known = boot.nodes.get(name);
-            let runs = node.has(Role::Control);
-            let status = chainfire.statuses.get(&node.client_url()).filter(|_| runs);
-            node_view(name, &node.address.to_string(), runs, known, status)
+        .map(|node| {
+            let status = node.client_url.as_ref().and_then(|url| chainfire.statuses.get(url));
+            node_view(node, boot.nodes.get(&node.name), status)
         })
         .collect();
     let leader = nodes.iter().find(|node| node.chainfire == "leader").map(|n| n.name.clone());
     let learners = chainfire.members.iter().filter(|member| member.learner).count();
-    let booted = nodes.iter().all(|node| node.step == "bless" && node.state == "done");
-    let serving = nodes.iter().all(|node| matches!(node.health.as_str(), "ok" | "-"));
+    let voters = chainfire.members.len() - learners;
+    let gates = gates(known, &nodes, &boot, silence.as_deref(), leader.as_deref());
     Overview {
-        cluster: inventory.cluster.name.clone(),
+        cluster: if cluster.is_empty() { boot.cluster } else { cluster },
         cluster_id: boot.cluster_id,
-        ready: booted && serving && leader.is_some(),
-        bootserver: answers,
+        ready: !nodes.is_empty() && gates.iter().all(|gate| gate.ready),
+        bootserver: silence.is_none(),
         leader,
-        voters: chainfire.members.len() - learners,
+        voters,
         learners,
         revision: chainfire.statuses.values().map(|s| s.revision).max().unwrap_or_default(),
         nodes,
-        endpoints: endpoints(inventory),
-        etcdctl: etcdctl(&endpoints(inventory), files),
+        gates,
+        endpoints: endpoints(known),
+        etcdctl: etcdctl(&endpoints(known), files),
+    }
+}
+
+/// What must hold, in the order in which it comes true.
+fn gates(
+    known: &[Known],
+    nodes: &[NodeView],
+    boot: &wire::Status,
+    silence: Option<&str>,
+    leader: Option<&str>,
+) -> Vec<Gate> {
+    let gate = |name: String, reason: Option<String>| Gate {
+        name,
+        ready: reason.is_none(),
+        reason: reason.unwrap_or_default(),
+    };
+    let mut gates = Vec::new();
+    // a cloud that runs needs no boot server; one that is not there yet does
+    let needed = silence.filter(|_| !nodes.iter().all(is_blessed));
+    gates.push(gate("boot server".to_owned(), needed.map(str::to_owned)));
+    for (known, node) in known.iter().zip(nodes) {
+        let status = boot.nodes.get(&node.name);
+        let reason = (!is_blessed(node)).then(|| boot_reason(known, node, status));
+        gates.push(gate(format!("{} booted", node.name), reason));
+        if known.client_url.is_some() {
+            let reason = (node.health != "ok").then(|| node.health.clone());
+            gates.push(gate(format!("{} serves", node.name), reason));
+        }
+    }
+    let reason = leader.is_none().then(|| "no member leads: a majority must serve".to_owned());
+    gates.push(gate("leader".to_owned(), reason));
+    gates
+}
+
+fn is_blessed(node: &NodeView) -> bool {
+    node.step == "bless" && node.state == "done"
+}
+
+/// Why a node is not through its first boot.
+fn boot_reason(known: &Known, node: &NodeView, status: Option<&wire::NodeStatus>) -> String {
+    let Some(status) = status else {
+        return "the boot server does not know it, or does not answer".to_owned();
+    };
+    if status.report.is_some() {
+        let colon = if node.detail.is_empty() { "" } else { ": " };
+        return format!("{} {}{colon}{}", node.step, node.state, node.detail);
+    }
+    match (status.enrolled.is_some(), &status.hardware, known.process) {
+        (true, ..) => "enrolled, and has reported nothing since".to_owned(),
+        (false, Some(_), _) => "its machine is known, and its agent has not enrolled".to_owned(),
+        (false, None, true) => "its agent has not called".to_owned(),
+        (false, None, false) => {
+            "its machine has not called: power it on, with the network first in its boot order"
+                .to_owned()
+        }
     }
 }
 
 fn node_view(
-    name: &str,
-    address: &str,
-    runs_chainfire: bool,
+    node: &Known,
     known: Option<&wire::NodeStatus>,
     status: Option<&EndpointStatus>,
 ) -> NodeView {
-    let mut view =
-        NodeView { name: name.to_owned(), address: address.to_owned(), ..NodeView::default() };
+    let mut view = NodeView {
+        name: node.name.clone(),
+        address: node.address.clone(),
+        next_boot: known.map(|known| known.decision.clone()).unwrap_or_default(),
+        ..NodeView::default()
+    };
     if let Some(claimed) = known.and_then(|known| known.claimed.as_ref()) {
         let said = &claimed.progress;
         view.claimed = format!("{} {} {}", said.step, said.state, said.detail).trim().to_owned();
@@ -177,6 +318,7 @@ fn node_view(
             view.state.clone_from(&report.progress.state);
             view.detail.clone_from(&report.progress.detail);
             view.boot_millis = report.progress.phases.values().sum();
+            view.uptime_millis = report.progress.uptime_millis;
         }
         None => {
             "-".clone_into(&mut view.step);
@@ -184,7 +326,8 @@ fn node_view(
         }
     }
     let Some(status) = status else {
-        let (chainfire, health) = if runs_chainfire { ("down", "no answer") } else { ("-", "-") };
+        let (chainfire, health) =
+            if node.client_url.is_some() { ("down", "no answer") } else { ("-", "-") };
         view.chainfire = chainfire.to_owned();
         view.health = health.to_owned();
         return view;
@@ -253,8 +396,8 @@ mod tests {
             state: state.into(),
             detail: String::new(),
             generation: 1,
+            uptime_millis: 9,
             phases: BTreeMap::from([("clock".to_owned(), 5), ("join".to_owned(), 7)]),
-            uptime_millis: 0,
         };
         wire::Report { progress, verified: true, received: 1 }
     }
@@ -275,12 +418,22 @@ mod tests {
             if let Some(leader) = leader {
                 chainfire.statuses.insert("https://127.0.1.1:2379".into(), status(1, leader));
             }
-            overview(&one, &files, Some(boot), chainfire)
+            let known: Vec<Known> =
+                one.nodes.iter().map(|(n, node)| Known::of_node(n, node)).collect();
+            overview("plasma".into(), &known, &files, Ok(boot), chainfire)
         };
         assert!(look("bless", Some(1)).ready);
         assert_eq!(look("bless", Some(1)).leader.as_deref(), Some("node01"));
         assert_eq!(look("bless", Some(1)).nodes[0].boot_millis, 12);
-        assert!(!look("gates", Some(1)).ready);
+        let late = look("gates", Some(1));
+        assert!(!late.ready);
+        let open: Vec<String> = late
+            .gates
+            .iter()
+            .filter(|gate| !gate.ready)
+            .map(|gate| format!("{}: {}", gate.name, gate.reason))
+            .collect();
+        assert_eq!(open, ["node01 booted: gates done"]);
         assert_eq!(look("bless", Some(0)).nodes[0].health, "no leader");
         assert!(!look("bless", None).ready);
         assert_eq!(look("bless", None).nodes[0].chainfire, "down");

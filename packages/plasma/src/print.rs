@@ -13,11 +13,14 @@ use crate::overview::{NodeView, Overview};
 pub(crate) enum Output {
     /// For people.
     #[default]
+    #[value(alias = "text")]
     Table,
     /// For programs.
     Json,
     /// For programs that people read.
     Yaml,
+    /// A picture for a page; of `plasma topology` alone.
+    Svg,
 }
 
 /// Writes a result to stdout; false when nobody reads any more, which is no fault.
@@ -33,7 +36,7 @@ pub(crate) fn render<T: Serialize>(
     table: impl FnOnce() -> String,
 ) -> anyhow::Result<String> {
     Ok(match output {
-        Output::Table => table(),
+        Output::Table | Output::Svg => table(),
         Output::Json => format!("{}\n", serde_json::to_string_pretty(value)?),
         Output::Yaml => {
             let mut text = String::new();
@@ -76,6 +79,12 @@ pub(crate) fn overview(view: &Overview) -> String {
         }
     }
     format!("{}\n{}{detail}", headline(view), columns(&rows))
+}
+
+/// What is not ready yet, and why; empty when all is.
+pub(crate) fn open_gates(view: &Overview) -> String {
+    let open = view.gates.iter().filter(|gate| !gate.ready);
+    open.map(|gate| format!("not ready: {}: {}\n", gate.name, gate.reason)).collect()
 }
 
 /// The whole cloud in a line.
@@ -121,7 +130,7 @@ fn seconds(millis: u64) -> f64 {
 }
 
 #[allow(clippy::cast_precision_loss)] // shown with one digit
-fn bytes(count: i64) -> String {
+pub(crate) fn bytes(count: i64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut value = count as f64;
     let mut unit = 0;
@@ -187,6 +196,7 @@ fn yaml_key(key: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::overview::Gate;
 
     fn view() -> Overview {
         let node = |name: &str, chainfire: &str| NodeView {
@@ -199,6 +209,8 @@ mod tests {
             boot_millis: 1234,
             chainfire: chainfire.into(),
             health: "ok".into(),
+            next_boot: "localdisk".into(),
+            uptime_millis: 0,
             version: "3.5.0".into(),
             db_size: 20_480,
             raft_term: 2,
@@ -222,6 +234,10 @@ mod tests {
             learners: 0,
             revision: 12,
             nodes: vec![node("node01", "leader"), node("node02", "follower"), late],
+            gates: vec![
+                Gate { name: "leader".into(), ready: true, reason: String::new() },
+                Gate { name: "node03 booted".into(), ready: false, reason: "join waiting".into() },
+            ],
             endpoints: vec!["https://127.0.1.1:2379".into()],
             etcdctl: "etcdctl".into(),
         }
@@ -239,6 +255,7 @@ node03: no peer answers
 node03: without its certificate it says: enroll failed
 ";
         assert_eq!(overview(&view()), expected);
+        assert_eq!(open_gates(&view()), "not ready: node03 booted: join waiting\n");
     }
 
     #[test]

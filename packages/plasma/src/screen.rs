@@ -12,13 +12,21 @@ pub(crate) struct Screen {
     /// Lines of the block that will be drawn over.
     drawn: usize,
     last: String,
+    /// What stands below the overview on a terminal.
+    below: String,
     seen: BTreeMap<String, String>,
 }
 
 impl Screen {
     pub(crate) fn new() -> Screen {
         let terminal = std::io::stderr().is_terminal();
-        Screen { terminal, drawn: 0, last: String::new(), seen: BTreeMap::new() }
+        Screen {
+            terminal,
+            drawn: 0,
+            last: String::new(),
+            below: String::new(),
+            seen: BTreeMap::new(),
+        }
     }
 
     /// A message that stays.
@@ -33,7 +41,8 @@ impl Screen {
     /// How things are now.
     pub(crate) fn show(&mut self, view: &Overview) {
         if self.terminal {
-            let text = print::overview(view);
+            let blank = if self.below.is_empty() { "" } else { "\n" };
+            let text = format!("{}{blank}{}", print::overview(view), self.below);
             if text != self.last {
                 self.draw(&text);
                 self.last = text;
@@ -41,6 +50,11 @@ impl Screen {
         } else {
             self.changes(view);
         }
+    }
+
+    /// What the next overview has below it, on a terminal.
+    pub(crate) fn below(&mut self, text: &str) {
+        text.clone_into(&mut self.below);
     }
 
     /// What stands there stays; the next goes below.

@@ -1,28 +1,13 @@
 //! `plasma token`: join tokens of the boot server.
 #![allow(clippy::print_stderr)] // a command speaks to people
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use bootserver::client::Operator;
-use identity::TlsFiles;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::cloud::base;
-use crate::home::Home;
 use crate::print::{Output, columns, render, result};
-
-/// Which boot server.
-#[derive(Debug, clap::Args)]
-pub(crate) struct ServerArgs {
-    /// The boot server; without it the one on this machine.
-    #[arg(long, value_name = "URL", env = "PLASMA_BOOTSERVER", global = true)]
-    bootserver: Option<String>,
-    /// The folder with the operator's cert.pem, key.pem and ca.pem.
-    #[arg(long, value_name = "DIR", env = "PLASMA_OPERATOR", global = true)]
-    operator: Option<PathBuf>,
-}
+use crate::remote::Remote;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum TokenCommand {
@@ -44,19 +29,11 @@ pub(crate) enum TokenCommand {
 }
 
 pub(crate) async fn token(
-    home: &Home,
-    server: ServerArgs,
+    remote: &Remote,
     command: TokenCommand,
     output: Output,
 ) -> anyhow::Result<()> {
-    let files = match server.operator {
-        Some(dir) => TlsFiles::in_dir(dir),
-        None => {
-            home.must_exist()?;
-            home.operator()
-        }
-    };
-    let operator = Operator::new(&server.bootserver.unwrap_or_else(base), &files)?;
+    let operator = remote.operator()?;
     match command {
         TokenCommand::New { node, ttl } => {
             let minted = operator.mint(&node, ttl.map(Duration::from_secs)).await?;

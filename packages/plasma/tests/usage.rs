@@ -9,7 +9,19 @@ fn plasma(arguments: &[&str]) -> Output {
 
 #[test]
 fn exit_codes() {
-    let table: [(&[&str], i32); 8] = [
+    let table: [(&[&str], i32); 20] = [
+        (&["check", "--help"], 0),
+        (&["serve", "--help"], 0),
+        (&["node", "wipe", "--help"], 0),
+        (&["topology", "-o", "svg"], 0),
+        (&["topology", "-o", "text"], 0),
+        (&["check", "/nonexistent/cluster.json"], 1),
+        (&["plan"], 1),
+        (&["ssh", "node01"], 255),
+        (&["node", "list"], 1),
+        (&["check", "-o", "svg"], 2),
+        (&["serve", "--dhcp", "full"], 2),
+        (&["node", "wipe"], 2),
         (&["version"], 0),
         (&["--help"], 0),
         (&["up", "--help"], 0),
@@ -37,10 +49,64 @@ fn a_bad_inventory_is_told_whole() {
     let path = dir.path().join("cluster.json");
     std::fs::write(&path, r#"{"cluster":{"name":"X"},"nodes":{"a":{"roles":["king"]}}}"#).unwrap();
     let output = plasma(&["inventory", "check", path.to_str().unwrap()]);
-    let errors = String::from_utf8(output.stderr).unwrap();
+    let told = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(1));
-    for part in ["PL-1008", "INV-1005 cluster.name", "INV-1009 nodes.a.roles[0]", "nodes.a.address"]
-    {
-        assert!(errors.contains(part), "{part} in {errors}");
+    assert!(String::from_utf8(output.stderr).unwrap().contains("PL-1008"));
+    for part in [
+        "cluster.json:1: INV-1005 cluster.name",
+        "INV-1009 nodes.a.roles[0]",
+        "    change: use control, data or compute",
+        "nodes.a.address",
+    ] {
+        assert!(told.contains(part), "{part} in {told}");
+    }
+}
+
+/// Every command, at every depth.
+#[test]
+fn every_help_has_examples() {
+    let table: [&[&str]; 20] = [
+        &["check"],
+        &["plan"],
+        &["serve"],
+        &["status"],
+        &["node"],
+        &["node", "list"],
+        &["node", "wipe"],
+        &["node", "replace"],
+        &["node", "rescue"],
+        &["node", "run"],
+        &["node", "reboot"],
+        &["machines"],
+        &["boot", "explain"],
+        &["token"],
+        &["ssh"],
+        &["topology"],
+        &["up"],
+        &["down"],
+        &["logs"],
+        &["destroy"],
+    ];
+    for words in table {
+        let arguments: Vec<&str> = words.iter().chain(&["--help"]).copied().collect();
+        let help = String::from_utf8(plasma(&arguments).stdout).unwrap();
+        let example = format!("  plasma {}", words.join(" "));
+        assert!(help.contains("Examples:") && help.contains(&example), "{words:?}: {help}");
+    }
+}
+
+#[test]
+fn the_pictures() {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
+    let inventory = format!("{dir}/cluster.json");
+    for (output, golden) in [("text", "topology.txt"), ("svg", "topology.svg")] {
+        let drawn = plasma(&["topology", &inventory, "-o", output]).stdout;
+        let drawn = String::from_utf8(drawn).unwrap();
+        let path = format!("{dir}/{golden}");
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(&path, &drawn).unwrap();
+        }
+        let expected = std::fs::read_to_string(&path).unwrap_or_default();
+        assert_eq!(drawn, expected, "{path}; UPDATE_GOLDEN=1 writes it anew");
     }
 }
