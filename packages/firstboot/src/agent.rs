@@ -36,6 +36,7 @@ pub async fn run(
     reporter: &Reporter,
     stop: &CancellationToken,
 ) -> Result<Ending, Fault> {
+    node.resume().await?;
     let path = node.settings.ledger();
     let (plan, off) = node.plan();
     let clock = Instant::now();

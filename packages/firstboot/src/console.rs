@@ -77,3 +77,46 @@ fn words(outcome: &Outcome, took: Duration) -> Option<String> {
         Outcome::Failed { code, what, hint } => Some(format!("FAILED {code} {what}; {hint}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_when_a_step_ends_waits_or_fails() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("console");
+        std::fs::write(&path, "").expect("a console");
+        let text = format!("bootserver = \"https://x\"\nca = \"ca\"\nconsole = {path:?}\n");
+        let settings = settings::parse(std::path::Path::new("x.toml"), &text).expect("settings");
+        let mut console = Console::new(Arc::new(settings));
+        let mut ledger = Ledger::default();
+        let mut note = |step, outcome, node| {
+            ledger.note(step, outcome, 0, false);
+            console.show(node, &ledger);
+            console.show(node, &ledger);
+        };
+        let waits = || Outcome::Waiting { reason: "no link".into() };
+        note(Step::Identify, Outcome::Running, None);
+        note(Step::Identify, waits(), None);
+        note(Step::Identify, waits(), None);
+        note(Step::Identify, Outcome::Done, Some("node01"));
+        note(Step::Clock, Outcome::Running, Some("node01"));
+        note(Step::Clock, Outcome::Done, Some("node01"));
+        note(Step::Disk, Outcome::Running, Some("node01"));
+        let failed = ["FB-2003", "vda holds data", "consent"].map(str::to_owned);
+        let [code, what, hint] = failed;
+        note(Step::Disk, Outcome::Failed { code, what, hint }, Some("node01"));
+        let text = std::fs::read_to_string(&path).expect("the console");
+        let said: Vec<&str> =
+            text.lines().filter_map(|line| line.split_once("s] ")?.1.into()).collect();
+        let (waits, fails) = ("waits: no link", "FAILED FB-2003 vda holds data; consent");
+        let expected = [
+            format!("?        identify  {waits}"),
+            "node01   identify  done in 0.0 s".to_owned(),
+            "node01   clock     done in 0.0 s".to_owned(),
+            format!("node01   disk      {fails}"),
+        ];
+        assert_eq!(said, expected);
+    }
+}

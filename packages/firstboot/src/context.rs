@@ -21,5 +21,9 @@ pub(crate) struct Context<'a> {
     /// URL of the folder with the images; empty when it is not known.
     pub(crate) images: &'a str,
     /// The agent's own folder; after the step disk it is on the data partition.
+    #[allow(
+        dead_code,
+        reason = "the disk's settings name it too; here for what is installed later"
+    )]
     pub(crate) state_dir: &'a Path,
 }

@@ -1,8 +1,8 @@
 //! Files of the state folder, the lock on it, and the ledger as people read it.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::ErrorKind;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use fault::{Fault, Kind};
@@ -39,6 +39,19 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), Fault> {
         make_folder(folder)?;
     }
     Ok(identity::write_file(path, bytes, 0o644)?)
+}
+
+/// Writes a file of the system that other users' programs read, whatever the agent's umask is; the
+/// folders that are missing too.
+pub(crate) fn publish(path: &Path, bytes: &[u8]) -> Result<(), Fault> {
+    let missing: Vec<&Path> = path.ancestors().skip(1).take_while(|dir| !dir.exists()).collect();
+    write(path, bytes)?;
+    let open = |path: &Path, mode| {
+        fs::set_permissions(path, Permissions::from_mode(mode))
+            .map_err(|error| state_fault(format!("cannot open {}: {error}", path.display())))
+    };
+    missing.into_iter().try_for_each(|folder| open(folder, 0o755))?;
+    open(path, 0o644)
 }
 
 fn make_folder(folder: &Path) -> Result<(), Fault> {

@@ -1,21 +1,19 @@
 //! What the machine is made of, for the boot server and its operators. It informs: nothing here
 //! decides which disk is used (see `disk`), and what cannot be read is left empty.
 
-use std::fs::{self, File};
-use std::os::unix::fs::FileExt as _;
+use std::fs;
 use std::path::Path;
 
 use bootserver::wire::{DiskSeen, Hardware, Nic};
-use serde::Deserialize;
 
-use crate::{MachineSettings, command};
+use crate::MachineSettings;
 
 /// Firmware and disks may say anything: no text is longer, no list has more.
 const TEXT_MAX: usize = 128;
 const LIST_MAX: usize = 64;
 
-/// All that can be seen.
-pub(crate) async fn seen(machine: &MachineSettings) -> Hardware {
+/// All that can be seen; the disks as the step disk sees them.
+pub(crate) fn seen(machine: &MachineSettings, disks: Vec<DiskSeen>) -> Hardware {
     let dmi = |name: &str| word(&machine.path("/sys/class/dmi/id").join(name));
     let processors = fs::read_to_string(machine.path("/proc/cpuinfo")).unwrap_or_default();
     let memory = fs::read_to_string(machine.path("/proc/meminfo")).unwrap_or_default();
@@ -29,7 +27,7 @@ pub(crate) async fn seen(machine: &MachineSettings) -> Hardware {
         cpu: field(&processors, "model name").map(bounded).unwrap_or_default(),
         cpus: processors.lines().filter(|line| line.starts_with("processor")).count() as u32,
         memory_bytes: field(&memory, "MemTotal").and_then(kibibytes).unwrap_or_default(),
-        disks: disks(machine).await,
+        disks,
         nics: nics(machine),
         tpm: machine.path("/sys/class/tpm/tpm0").exists(),
     }
@@ -80,110 +78,41 @@ pub(crate) fn nics(machine: &MachineSettings) -> Vec<Nic> {
     nics
 }
 
-#[derive(Deserialize)]
-struct Listed {
-    blockdevices: Vec<Block>,
-}
-
-#[derive(Deserialize)]
-struct Block {
-    name: String,
-    #[serde(rename = "type")]
-    kind: String,
-    size: Option<u64>,
-    serial: Option<String>,
-    wwn: Option<String>,
-    model: Option<String>,
-    rota: Option<bool>,
-    fstype: Option<String>,
-    pttype: Option<String>,
-    #[serde(default)]
-    children: Vec<Block>,
-}
-
-async fn disks(machine: &MachineSettings) -> Vec<DiskSeen> {
-    const COLUMNS: &str = "NAME,TYPE,SIZE,SERIAL,WWN,MODEL,ROTA,FSTYPE,PTTYPE";
-    let args = ["--json", "--bytes", "--output", COLUMNS];
-    let listed = command::run(&machine.tool("lsblk"), &args).await.and_then(|text| {
-        serde_json::from_str::<Listed>(&text).map_err(|error| format!("lsblk: {error}"))
-    });
-    match listed {
-        Ok(listed) => listed
-            .blockdevices
-            .iter()
-            .filter(|block| block.kind == "disk" && block.size.is_some_and(|bytes| bytes > 0))
-            .take(LIST_MAX)
-            .map(|block| disk(machine, block))
-            .collect(),
-        Err(why) => {
-            tracing::warn!(%why, "disks are not reported");
-            Vec::new()
-        }
-    }
-}
-
-fn disk(machine: &MachineSettings, block: &Block) -> DiskSeen {
-    let text = |value: &Option<String>| value.as_deref().map(bounded).filter(|t| !t.is_empty());
-    let mut traces = Vec::new();
-    find_traces(block, &mut traces);
-    if has_claim(&machine.path("/dev").join(&block.name)) {
-        traces.push("plasma-claim".to_owned());
-    }
-    traces.truncate(LIST_MAX);
-    DiskSeen {
-        name: bounded(&block.name),
-        bytes: block.size.unwrap_or_default(),
-        serial: text(&block.serial),
-        wwn: text(&block.wwn),
-        model: text(&block.model),
-        rotational: block.rota.unwrap_or_default(),
-        traces,
-    }
-}
-
-/// Partition table and signatures, of the disk and of what lies in it; each once.
-fn find_traces(block: &Block, traces: &mut Vec<String>) {
-    for trace in [&block.pttype, &block.fstype].into_iter().flatten() {
-        let trace = bounded(trace);
-        if !trace.is_empty() && !traces.contains(&trace) {
-            traces.push(trace);
-        }
-    }
-    for child in &block.children {
-        find_traces(child, traces);
-    }
-}
-
-/// Whether the disk bears a claim of some cluster; whose, the step disk reads.
-fn has_claim(device: &Path) -> bool {
-    let mut magic = [0; 12];
-    let read = File::open(device).and_then(|file| file.read_exact_at(&mut magic, 2047 * 512));
-    read.is_ok() && &magic == b"PLASMACLAIM1"
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn what_lies_in_a_disk_is_listed_once() {
-        let text = r#"{"blockdevices":[{"name":"vda","type":"disk","size":8,"serial":" S1 ",
-            "wwn":null,"model":"","rota":true,"fstype":null,"pttype":"gpt","children":[
-            {"name":"vda1","type":"part","size":4,"rota":true,"fstype":"LVM2_member","pttype":"gpt",
-             "children":[{"name":"vg-a","type":"lvm","size":4,"fstype":"ext4"}]},
-            {"name":"vda2","type":"part","size":4,"fstype":"LVM2_member","pttype":"gpt"}]}]}"#;
-        let listed: Listed = serde_json::from_str(text).expect("lsblk's words");
+    fn what_the_kernel_shows_is_reported_and_what_it_does_not_is_empty() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let machine = MachineSettings { root: dir.path().into(), tools: None };
-        let seen = disk(&machine, &listed.blockdevices[0]);
-        assert_eq!(seen.traces, ["gpt", "LVM2_member", "ext4"]);
-        assert_eq!(seen.serial.as_deref(), Some("S1"));
-        assert_eq!(seen.model, None);
-        std::fs::create_dir(dir.path().join("dev")).expect("dev");
-        let mut bytes = vec![0; 2048 * 512];
-        bytes[2047 * 512..2047 * 512 + 12].copy_from_slice(b"PLASMACLAIM1");
-        std::fs::write(dir.path().join("dev/vda"), bytes).expect("a disk");
-        let seen = disk(&machine, &listed.blockdevices[0]);
-        assert_eq!(seen.traces.last().map(String::as_str), Some("plasma-claim"));
+        let empty = seen(&machine, Vec::new());
+        assert_eq!(empty, Hardware { firmware: "bios".into(), ..Hardware::default() });
+        let long = format!("PLASMA\u{7}{}", "x".repeat(500));
+        for (path, text) in [
+            ("sys/class/dmi/id/sys_vendor", "QEMU\n"),
+            ("sys/class/dmi/id/product_name", &long),
+            ("sys/class/dmi/id/product_uuid", "AB-CD\n"),
+            ("sys/class/net/ens3/address", "52:54:00:AA:00:01\n"),
+            ("sys/class/net/ens3/carrier", "1\n"),
+            ("sys/class/net/ens3/device/driver/x", ""),
+            ("sys/class/net/lo/address", "00:00:00:00:00:00\n"),
+            ("sys/class/tpm/tpm0/x", ""),
+            ("sys/firmware/efi/x", ""),
+            ("proc/cpuinfo", "processor : 0\nmodel name : a cpu\nprocessor : 1\n"),
+            ("proc/meminfo", "MemTotal:  1024 kB\nMemFree: 1 kB\n"),
+        ] {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+            std::fs::write(path, text).expect("a file");
+        }
+        let seen = seen(&machine, Vec::new());
+        assert_eq!((seen.vendor.as_str(), seen.serial), ("QEMU", None));
+        assert_eq!((seen.product.len(), seen.product.contains('\u{7}')), (TEXT_MAX, false));
+        assert_eq!((seen.uuid.as_deref(), seen.firmware.as_str()), (Some("ab-cd"), "uefi"));
+        assert_eq!((seen.cpu.as_str(), seen.cpus, seen.memory_bytes), ("a cpu", 2, 1 << 20));
+        assert!(seen.tpm);
+        let [nic] = seen.nics.as_slice() else { panic!("{:?}", seen.nics) };
+        assert_eq!((nic.mac.as_str(), nic.link), ("52:54:00:aa:00:01", true));
     }
 }

@@ -1,7 +1,7 @@
 //! Step identify: which node of the inventory is this machine, and what is it to do? The boot
 //! server answers; the machine says what it sees of itself.
 
-use bootserver::wire::{Identified, Identify, IdentifyRequest, Order};
+use bootserver::wire::{DiskSeen, Identified, Identify, IdentifyRequest, Order};
 use fault::{Fault, Kind};
 use inventory::Inventory;
 
@@ -36,8 +36,12 @@ pub(crate) fn seen(settings: &Settings) -> Identify {
 }
 
 /// Asks the boot server, and shows it what the machine is made of.
-pub(crate) async fn ask(settings: &Settings, server: &BootServer) -> Result<Known, Fault> {
-    let hardware = hardware::seen(&settings.machine).await;
+pub(crate) async fn ask(
+    settings: &Settings,
+    server: &BootServer,
+    disks: Vec<DiskSeen>,
+) -> Result<Known, Fault> {
+    let hardware = hardware::seen(&settings.machine, disks);
     let request = IdentifyRequest { identify: seen(settings), hardware };
     let Identified { node, cluster_id, inventory, order, reason, install_id, machine_id, .. } =
         server.identify(&request).await?;

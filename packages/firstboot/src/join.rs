@@ -197,7 +197,7 @@ impl Member {
         let Some(path) = self.settings.unit_toml() else { return Ok(()) };
         let inventory = enrolment.inventory()?;
         let text = inventory::chainfire_settings(&inventory, &enrolment.node, &Paths::default())?;
-        files::write(&path, text.as_bytes())
+        files::publish(&path, text.as_bytes())
     }
 
     /// Whether the verdict was written down.

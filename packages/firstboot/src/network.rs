@@ -67,7 +67,7 @@ impl Network<'_> {
             return Ok(());
         }
         let nic = self.nic()?;
-        files::write(&self.file(), self.text(&nic).as_bytes())?;
+        files::publish(&self.file(), self.text(&nic).as_bytes())?;
         for args in [&["reload"][..], &["reconfigure", &nic.name]] {
             command::run(&self.machine.tool("networkctl"), args).await.map_err(|why| {
                 fault(why, "systemd-networkd must run; see journalctl -u systemd-networkd")
@@ -155,5 +155,106 @@ pub(crate) fn probe_process(address: IpAddr) -> Probe {
 pub(crate) fn set_host_name(machine: &MachineSettings, name: &str) {
     if let Err(error) = fs::write(machine.path("/proc/sys/kernel/hostname"), name) {
         tracing::debug!(%error, "the host name is not set");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use inventory::Inventory;
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::path::Path;
+
+    /// A machine of files: two cards, a kernel that says from which it booted, and an `ip` that
+    /// shows the address once networkd was told of it.
+    fn machine(dir: &Path, booted: &str, cards: &[(&str, &str)]) -> MachineSettings {
+        let root = dir.join("root");
+        let file = |path: &str, text: &str| {
+            let path = root.join(path);
+            fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+            fs::write(path, text).expect("a file");
+        };
+        file("proc/cmdline", &format!("console=ttyS0 BOOTIF=01-{}", booted.replace(':', "-")));
+        for (name, mac) in cards {
+            file(&format!("sys/class/net/{name}/address"), mac);
+            file(&format!("sys/class/net/{name}/device/x"), "");
+        }
+        let tools = dir.join("tools");
+        fs::create_dir_all(&tools).expect("tools");
+        let place = dir.display();
+        let tool = |name: &str, text: String| {
+            let path = tools.join(name);
+            fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect("a tool");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("a tool");
+        };
+        tool("ip", format!("cat {place}/links"));
+        tool(
+            "networkctl",
+            format!("echo $* >>{place}/told; [ $1 = reload ] || cp {place}/after {place}/links"),
+        );
+        MachineSettings { root, tools: Some(tools) }
+    }
+
+    fn links(dir: &Path, name: &str, held: &[(&str, &str, u8)]) {
+        let links: Vec<_> = held
+            .iter()
+            .map(|(mac, local, prefixlen)| {
+                serde_json::json!({"ifname": "x", "address": mac, "addr_info": [
+                    {"family": "inet", "local": local, "prefixlen": prefixlen, "scope": "global"}]})
+            })
+            .collect();
+        fs::write(dir.join(name), serde_json::to_vec(&links).expect("JSON")).expect("links");
+    }
+
+    #[tokio::test]
+    async fn the_address_is_its_own_and_not_a_lease() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let inventory = Inventory::parse(Inventory::built_in()).expect("built in");
+        let node = &inventory.nodes["node01"];
+        let (mac, other) = (node.macs[0].to_string(), "52:54:00:ff:ff:01");
+        let machine = machine(dir.path(), &mac, &[("ens3", other), ("ens4", &mac)]);
+        let (address, prefix) = (node.address.to_string(), node.prefix_length);
+        let cluster = &inventory.cluster;
+        let network = Network { machine: &machine, cluster, node, writes: true };
+
+        // another DHCP server has handed out another address
+        links(dir.path(), "links", &[(&mac, "10.9.9.9", 24), (other, &address, prefix)]);
+        links(dir.path(), "after", &[(&mac, &address, prefix)]);
+        assert_eq!(network.probe().await, Ok(Probe::False));
+        network.act().await.expect("networkd does as told");
+        assert_eq!(network.probe().await, Ok(Probe::True));
+        let told = fs::read_to_string(dir.path().join("told")).expect("what networkctl was told");
+        assert_eq!(told, "reload\nreconfigure ens4\n");
+        let path = machine.path(FILE);
+        let text = fs::read_to_string(&path).expect("networkd's file");
+        assert!(text.contains(&format!("MACAddress={mac}\n")), "{text}");
+        assert!(text.contains(&format!("Address={address}/{prefix}\nDHCP=no\n")), "{text}");
+        // networkd is another user
+        let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
+        assert_eq!((mode(&path), mode(path.parent().expect("a folder"))), (0o644, 0o755));
+
+        // the right address by a lease may be taken away again
+        fs::write(&path, "[Match]\n").expect("another file");
+        assert_eq!(network.probe().await, Ok(Probe::False));
+        // where the system configures itself the agent only looks
+        let looks = Network { writes: false, ..network };
+        assert_eq!(looks.probe().await, Ok(Probe::True));
+        links(dir.path(), "links", &[(&mac, "10.9.9.9", 24)]);
+        assert!(matches!(looks.probe().await, Ok(Probe::Waiting(why)) if why.contains(&address)));
+    }
+
+    #[tokio::test]
+    async fn a_card_that_is_not_declared_is_used_only_if_the_machine_booted_from_it() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let inventory = Inventory::parse(Inventory::built_in()).expect("built in");
+        let (node, cluster) = (&inventory.nodes["node01"], &inventory.cluster);
+        let new = "52:54:00:ff:ff:02";
+        let one = machine(dir.path(), new, &[("ens3", "52:54:00:ff:ff:01"), ("ens4", new)]);
+        let network = Network { machine: &one, cluster, node, writes: true };
+        assert_eq!(network.nic().map(|nic| nic.name), Ok("ens4".to_owned()));
+        let none = machine(&dir.path().join("2"), "", &[("ens3", "52:54:00:ff:ff:01")]);
+        let network = Network { machine: &none, cluster, node, writes: true };
+        let fault = network.nic().expect_err("no card is meant");
+        assert_eq!((fault.code, fault.kind), (codes::ADDRESS, Kind::Unavailable));
     }
 }

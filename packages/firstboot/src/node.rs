@@ -17,7 +17,9 @@ use crate::identify::{self, Known};
 use crate::install::InstallStep;
 use crate::join::{Member, UNIT};
 use crate::network::{self, Network};
-use crate::{Context, Mode, Settings, Target, clock, codes, files, kernel, ssh, systemd};
+use crate::{
+    Context, MachineSettings, Mode, Settings, Target, clock, codes, files, kernel, ssh, systemd,
+};
 
 /// How often the certificates' age is looked at.
 const RENEWAL_CHECK: Duration = Duration::from_secs(3600);
@@ -102,7 +104,9 @@ impl Node {
             Step::Identify => self.identify().await,
             Step::Clock => self.probe_clock().await,
             Step::Network => self.probe_network().await,
-            Step::Disk | Step::Install if self.settings.target == Target::None => installed(),
+            Step::Disk | Step::Install if self.settings.target == Target::None => {
+                installed(&self.settings.machine)
+            }
             Step::Disk => self.disk.probe(&context!(self)).await,
             Step::Install => self.install.probe(&context!(self)).await,
             Step::Identity if self.keeps_ssh() && !ssh::has_host_key(&self.settings.machine) => {
@@ -143,6 +147,27 @@ impl Node {
             | Step::Gates
             | Step::Bless => Ok(()),
         }
+    }
+
+    /// Before anything else: a machine that booted its disk finds its folder there, so that it
+    /// starts without the boot server. What stands against it, the step disk says in its turn.
+    pub(crate) async fn resume(&mut self) -> Result<(), Fault> {
+        if self.settings.target == Target::None || kernel::is_rescue(&self.settings.machine) {
+            return Ok(());
+        }
+        match self.disk.resume().await {
+            Ok(Some(resumed)) => {
+                tracing::info!(
+                    node = resumed.node,
+                    cluster = resumed.cluster_id,
+                    "the disk is ours"
+                );
+                self.lock = Some(files::lock(&self.settings)?);
+            }
+            Ok(None) => {}
+            Err(fault) => tracing::warn!(%fault, "the disk is not used yet"),
+        }
+        Ok(())
     }
 
     /// The step disk may have brought an older folder to light, from before this boot: it is
@@ -213,9 +238,7 @@ impl Node {
         }
         let known = match (self.ask().await, &enrolment) {
             (Ok(known), Some(enrolment)) if enrolment.node == known.node => {
-                // its certificates say who it is, whoever else says so too
-                let order = if known.order == Order::Wait { Order::Run } else { known.order };
-                Known { order, ..known }
+                as_enrolled(known, enrolment)
             }
             (Ok(known), _) => known,
             (Err(fault), Some(enrolment)) => {
@@ -245,7 +268,11 @@ impl Node {
     async fn ask(&mut self) -> Result<Known, Fault> {
         let time = self.time().await?;
         let server = BootServer::by_its_time(&self.settings, time)?;
-        identify::ask(&self.settings, &server).await
+        let disks = match self.settings.mode {
+            Mode::Systemd => self.disk.seen().await,
+            Mode::Process => Vec::new(),
+        };
+        identify::ask(&self.settings, &server, disks).await
     }
 
     /// The boot server's time; it is asked once in a run, before this machine's clock is right.
@@ -341,14 +368,30 @@ impl Node {
     }
 }
 
+/// A machine with certificates is who they say, whoever else says so too. An order to install it
+/// anew is carried out by the installer, never by the system that would be erased.
+fn as_enrolled(mut known: Known, enrolment: &Enrolment) -> Known {
+    if known.order != Order::Rescue {
+        known.order = Order::Run;
+    }
+    if !enrolment.install_id.is_empty() && enrolment.install_id != known.install_id {
+        tracing::warn!(
+            ordered = known.install_id,
+            "a new install is ordered: boot this machine from the network to have it carried out"
+        );
+        known.install_id.clone_from(&enrolment.install_id);
+    }
+    known
+}
+
 fn unidentified() -> Fault {
     let what = "the boot server has not said which node this machine is";
     Fault::new(codes::UNKNOWN, Kind::Unavailable, what, "check that the boot server runs")
 }
 
 /// Installed means that the root is on a disk and not in memory, as it is after a netboot.
-fn installed() -> Result<Probe, Fault> {
-    let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+fn installed(machine: &MachineSettings) -> Result<Probe, Fault> {
+    let mounts = std::fs::read_to_string(machine.path("/proc/mounts")).unwrap_or_default();
     let mut root = mounts.lines().filter_map(|line| {
         let mut words = line.split_whitespace();
         let (_, place, kind) = (words.next()?, words.next()?, words.next()?);

@@ -86,10 +86,11 @@ async fn send(
     mut told: watch::Receiver<Option<Progress>>,
     stop: CancellationToken,
 ) {
+    let mut line = None;
     while told.changed().await.is_ok() {
         loop {
             let Some(progress) = told.borrow_and_update().clone() else { break };
-            match attempt(&settings, &progress).await {
+            match attempt(&settings, &mut line, &progress).await {
                 Ok(()) => break,
                 Err(fault) => tracing::debug!(%fault, "progress was not taken"),
             }
@@ -104,8 +105,19 @@ async fn send(
     }
 }
 
-async fn attempt(settings: &Settings, progress: &Progress) -> Result<(), Fault> {
+/// Over the connection of the report before it, where there is one: handshakes cost.
+async fn attempt(
+    settings: &Settings,
+    line: &mut Option<(bool, BootServer)>,
+    progress: &Progress,
+) -> Result<(), Fault> {
     let own = enroll::tls_files(settings, "node");
-    let server = BootServer::new(settings, own.cert.exists().then_some(&own))?;
-    server.progress(progress).await
+    let certified = own.cert.exists();
+    let server = match line.take() {
+        Some((with, server)) if with == certified => server,
+        _ => BootServer::new(settings, certified.then_some(&own))?,
+    };
+    server.progress(progress).await?;
+    *line = Some((certified, server));
+    Ok(())
 }

@@ -26,7 +26,7 @@ pub(crate) fn authorize(machine: &MachineSettings, inventory: &Inventory) -> Res
     if files::read(&path)?.is_some_and(|old| old == text.as_bytes()) {
         return Ok(());
     }
-    files::write(&path, text.as_bytes())
+    files::publish(&path, text.as_bytes())
 }
 
 /// Whether the machine has its host key.
@@ -77,4 +77,66 @@ pub(crate) fn host_key(machine: &MachineSettings) -> Option<String> {
     let text = paths.iter().find_map(|path| fs::read_to_string(machine.path(path)).ok())?;
     let mut words = text.split_whitespace();
     Some(format!("{} {}", words.next()?, words.next()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(dir: &std::path::Path) -> MachineSettings {
+        let tools = dir.join("tools");
+        fs::create_dir_all(&tools).expect("tools");
+        let systemctl = format!("#!/bin/sh\necho $* >>{}/told\n", dir.display());
+        fs::write(tools.join("systemctl"), systemctl).expect("a tool");
+        let all = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(tools.join("systemctl"), all).expect("a tool");
+        MachineSettings { root: dir.join("root"), tools: Some(tools) }
+    }
+
+    #[tokio::test]
+    async fn the_host_key_is_made_once_and_whole() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let machine = machine(dir.path());
+        let real = ["/usr/bin/ssh-keygen", "/bin/ssh-keygen"];
+        let Some(real) = real.iter().find(|path| fs::exists(path).unwrap_or(false)) else {
+            eprintln!("left out: there is no ssh-keygen here");
+            return;
+        };
+        assert_eq!(host_key(&machine), None);
+        // without the tool it waits, and leaves nothing behind that looks like a key
+        let fault = make_host_key(&machine).await.expect_err("no ssh-keygen");
+        assert_eq!((fault.code, fault.kind), (codes::HOST_KEY, Kind::Unavailable));
+        assert!(!has_host_key(&machine));
+        std::os::unix::fs::symlink(real, machine.tool("ssh-keygen")).expect("a link");
+        // cut between the two renames: the public half of a key that was lost
+        let [key, public] = host_key_paths(&machine);
+        fs::write(&public, "ssh-ed25519 OLD").expect("half a key");
+        assert!(!has_host_key(&machine));
+        make_host_key(&machine).await.expect("a key");
+        let line = host_key(&machine).expect("a public line");
+        assert!(line.starts_with("ssh-ed25519 AAAA") && !line.contains("OLD"), "{line}");
+        assert_eq!(fs::metadata(&key).expect("a key").permissions().mode() & 0o777, 0o600);
+        make_host_key(&machine).await.expect("it is there");
+        assert_eq!(host_key(&machine), Some(line));
+        let told = fs::read_to_string(dir.path().join("told")).expect("what systemctl was told");
+        assert_eq!(told, "--no-block restart ssh.service\n".repeat(2));
+    }
+
+    #[test]
+    fn operators_and_nobody_else_get_in() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let machine = machine(dir.path());
+        let mut inventory = Inventory::parse(Inventory::built_in()).expect("built in");
+        let operator = |name: &str, key: &str| inventory::Operator {
+            name: name.to_owned(),
+            ssh_keys: vec![key.to_owned()],
+        };
+        inventory.operators = vec![operator("ann", "ssh-ed25519 A"), operator("bob", "ssh-rsa B ")];
+        authorize(&machine, &inventory).expect("keys are written");
+        let text = || fs::read_to_string(machine.path(AUTHORIZED)).expect("a file");
+        assert_eq!(text(), "ssh-ed25519 A\nssh-rsa B\n");
+        inventory.operators.remove(0);
+        authorize(&machine, &inventory).expect("keys are written");
+        assert_eq!(text(), "ssh-rsa B\n");
+    }
 }
