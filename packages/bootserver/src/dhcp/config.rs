@@ -46,10 +46,10 @@ pub fn config(
     let base = format!("http://{server}:{boot_port}/boot");
     line(format_args!("dhcp-boot=tag:ipxe,{base}/autoexec.ipxe,,{server}"));
     line(format_args!("dhcp-boot=tag:http,tag:!ipxe,{base}/efi/{UEFI_LOADER},,{server}"));
+    line(format_args!("dhcp-boot=tag:bios,tag:!ipxe,{BIOS_LOADER},,{server}"));
     match settings.mode {
         Mode::Off => {}
         Mode::Full => {
-            line(format_args!("dhcp-boot=tag:bios,tag:!ipxe,{BIOS_LOADER},,{server}"));
             line(format_args!("dhcp-boot=tag:uefi,tag:!ipxe,{UEFI_LOADER},,{server}"));
             // firmware ignores an offer that does not echo the class
             line(format_args!("dhcp-option-force=tag:http,tag:!ipxe,60,HTTPClient"));
@@ -68,10 +68,11 @@ pub fn config(
             }
             // HTTP boot's class counts as a PXE client's, or it would get no answer
             line(format_args!("dhcp-pxe-vendor=PXEClient,HTTPClient"));
-            for (arch, file) in
-                [("x86PC", BIOS_LOADER), ("BC_EFI", UEFI_LOADER), ("X86-64_EFI", UEFI_LOADER)]
-            {
-                line(format_args!("pxe-service=tag:!ipxe,{arch},PlasmaCloud,{file},{server}"));
+            // UEFI asks a proxy once more, on port 4011; only a service is answered there
+            for arch in ["BC_EFI", "X86-64_EFI"] {
+                line(format_args!(
+                    "pxe-service=tag:!ipxe,{arch},PlasmaCloud,{UEFI_LOADER},{server}"
+                ));
             }
         }
     }
