@@ -71,14 +71,11 @@ rec {
     );
 
   # The arguments of modules/disk/guard.sh for one disk.
-  guard =
-    name: node: disk:
-    [
-      name
-      (disk.match.serial or "")
-      (disk.match.wwn or "")
-      (toString node.disk.minGiB)
-      (toString (node.disk.maxGiB or 0))
-    ]
-    ++ node.disk.consentToErase;
+  guard = name: node: disk: [
+    name
+    (disk.match.serial or "")
+    (disk.match.wwn or "")
+    (toString node.disk.minGiB)
+    (toString (node.disk.maxGiB or 0))
+  ];
 }

@@ -36,6 +36,15 @@ let
     preCreateHook = look;
     content = {
       type = "gpt";
+      # What lay where a partition begins must not be taken for a filesystem of ours: disko formats only what it
+      # does not recognize. It goes before there is a table, so that a cut in between does it again.
+      preCreateHook = ''
+        if ! blkid "$device" >&2; then
+          for at in 1 ${toString (1 + bootMiB)}; do
+            dd if=/dev/zero of="$device" bs=1M seek="$at" count=64 conv=fsync,notrunc
+          done
+        fi
+      '';
       partitions = {
         ESP = {
           priority = 1;
@@ -60,6 +69,11 @@ let
       };
     };
   };
+  bootMiB =
+    let
+      parts = builtins.match "([0-9]+)([MG])" cfg.bootSize;
+    in
+    lib.toInt (builtins.head parts) * (if lib.last parts == "G" then 1024 else 1);
   root = {
     type = "filesystem";
     format = cfg.rootFormat;

@@ -1,11 +1,10 @@
 # Stops with a sentence unless one disk, and only one, is the one that is meant, and nothing on it would be lost.
 # Reads only. It runs before every step that writes to a disk, also where disko is called by hand.
 #
-#   guard NODE SERIAL WWN MIN_GIB MAX_GIB [CONSENTED_SERIAL...]     '' or 0: not given
+#   guard NODE SERIAL WWN MIN_GIB MAX_GIB     '' or 0: not given
 set -euo pipefail
 
 node=$1 serial=$2 wwn=$3 min=$4 max=$5
-shift 5
 
 stop() {
   printf 'plasma-disk-guard: %s: %s\n' "$node" "$1" >&2
@@ -29,11 +28,14 @@ gib=$((1 << 30)) size=$(of "$disk" SIZE)
 [ "$size" -ge $((min * gib)) ] || stop "$disk has $size bytes, less than disk.minGiB = $min; this is not the disk that is meant"
 [ "$max" -eq 0 ] || [ "$size" -le $((max * gib)) ] || stop "$disk has $size bytes, more than disk.maxGiB = $max; this is not the disk that is meant"
 
-# the agent's claim: it made the disk empty for this node, or began to install on it
-claim=$(dd if="$disk" bs=512 skip=2047 count=1 status=none | tr '\0' '\n')
-case $claim in
-  PLASMACLAIM1*"$node"*) exit 0 ;;
-esac
+# The agent's claim (packages/firstboot/src/disk/claim.rs): magic, stage, then texts with a length byte before each:
+# the cluster's id, the node. With it the agent has made the disk empty for this node, or begun to install on it.
+byte() { dd if="$disk" bs=1 skip=$((2047 * 512 + $1)) count=1 status=none | od -An -tu1 | tr -d ' '; }
+bytes() { dd if="$disk" bs=1 skip=$((2047 * 512 + $1)) count="$2" status=none | tr -d '\0'; }
+if [ "$(bytes 0 12)" = PLASMACLAIM1 ]; then
+  at=$((14 + $(byte 13)))
+  if [ "$(bytes $((at + 1)) "$(byte "$at")")" = "$node" ]; then exit 0; fi
+fi
 
 edge() { dd if="$disk" bs=1M skip="$1" count=1 status=none | tr -d '\0' | head -c 1 | wc -c; }
 traces=$(wipefs --noheadings --output TYPE "$disk" | sort -u | tr '\n' ' ')
@@ -41,7 +43,4 @@ parts=$(lsblk --noheadings --raw --output TYPE "$disk" | tail -n +2 | wc -l)
 if [ -z "$traces" ] && [ "$parts" -eq 0 ] && [ "$(edge 0)" -eq 0 ] && [ "$(edge $(((size >> 20) - 1)))" -eq 0 ]; then
   exit 0
 fi
-for consented; do
-  [ "$consented" = "$(of "$disk" SERIAL)" ] && exit 0
-done
-stop "$disk holds data that is not ours (${traces:-no signature, but no zeros }in $parts partitions); look at it, then name its serial in disk.consentToErase"
+stop "$disk holds data that is not ours (${traces:-no signature, but no zeros }in $parts partitions); look at it, then name its serial in disk.consentToErase, and firstboot takes it down"

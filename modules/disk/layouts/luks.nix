@@ -29,8 +29,10 @@ in
     '';
     postCreateHook = ''
       if [ -e /dev/tpmrm0 ] && ! cryptsetup luksDump "$device" | ${lib.getExe pkgs.gnugrep} -q systemd-tpm2; then
+        set +x # disko's scripts say what they do; the passphrase is not for the log
         # without the newline at the end, as it was formatted
         PASSWORD=$(cat ${cfg.keyFile}) ${lib.getExe' pkgs.systemd "systemd-cryptenroll"} --tpm2-device=auto "$device"
+        set -x
       fi
     '';
     content = root;

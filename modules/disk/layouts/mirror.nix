@@ -21,8 +21,10 @@ in
       type = "mdadm";
       level = 1;
       metadata = "1.2";
-      # both are empty, so there is nothing to copy from one to the other
-      extraArgs = [ "--assume-clean" ];
+      extraArgs = [
+        "--assume-clean" # both are empty, so there is nothing to copy from one to the other
+        "--data-offset=16M" # within what was zeroed before
+      ];
       content = root;
     };
   };
