@@ -3,6 +3,7 @@
 //!
 //! Each test makes its own namespaces and runs itself again inside the clients' one. Without the
 //! rights or the programs for that it says what is left out.
+#![allow(clippy::print_stderr)] // to say what is left out
 
 mod lan;
 

@@ -108,8 +108,8 @@ pub(crate) struct Answer {
 
 impl Answer {
     fn read(packet: &[u8]) -> Option<Answer> {
-        let four = |at: usize| packet.get(at..at + 4)?.try_into().ok();
-        let address = |at: usize| Some(Ipv4Addr::from(<[u8; 4]>::from(four(at)?)));
+        let four = |at: usize| -> Option<[u8; 4]> { packet.get(at..at + 4)?.try_into().ok() };
+        let address = |at: usize| Some(Ipv4Addr::from(four(at)?));
         if packet.first() != Some(&2) || four(236)? != MAGIC {
             return None;
         }
@@ -205,7 +205,7 @@ impl Client {
         let (first, second) = (self.next_xid(), self.next_xid());
         let mut offers: BTreeMap<Ipv4Addr, Answer> = BTreeMap::new();
         let (mut answered, deadline) = (false, Instant::now() + Duration::from_secs(20));
-        while !(answered && !offers.is_empty()) {
+        while !answered || offers.is_empty() {
             assert!(Instant::now() < deadline, "no answers");
             self.send(
                 &ask.packet(first, DISCOVER, Ipv4Addr::UNSPECIFIED, &[]),
@@ -216,7 +216,7 @@ impl Client {
                 (Ipv4Addr::BROADCAST, 67),
             );
             let again = Instant::now() + Duration::from_secs(4);
-            while Instant::now() < again && !(answered && !offers.is_empty()) {
+            while Instant::now() < again && (!answered || offers.is_empty()) {
                 let Some(answer) = self.receive() else { continue };
                 answered |= answer.xid == second && answer.server == server;
                 if answer.xid == first {
