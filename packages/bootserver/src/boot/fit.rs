@@ -31,6 +31,19 @@ impl Asking {
             arch: String::new(),
         }
     }
+
+    /// Its cards, for people.
+    pub fn cards(&self) -> String {
+        if self.macs.is_empty() {
+            return "(none)".to_owned();
+        }
+        let cards: Vec<String> = self.macs.iter().map(ToString::to_string).collect();
+        cards.join(", ")
+    }
+
+    fn serial(&self) -> String {
+        self.serial.as_ref().map_or("(none)".to_owned(), |serial| format!("{serial:?}"))
+    }
 }
 
 /// Firmware pads, and says nothing in several ways.
@@ -66,24 +79,24 @@ pub fn find(inventory: &Inventory, asking: &Asking) -> Fit {
     let by_card = names(&|node| node.macs.iter().any(|mac| asking.macs.contains(mac)));
     match (by_serial.as_slice(), by_card.as_slice()) {
         ([], []) => Fit::Nobody(format!(
-            "no node has its serial {:?} nor one of its cards {:?}",
-            asking.serial.as_deref().unwrap_or("(none)"),
-            asking.macs
+            "no node has its serial {} nor one of its cards {}",
+            asking.serial(),
+            asking.cards()
         )),
         ([one], cards) if cards == [*one] => Fit::Node((*one).to_owned()),
         ([one], []) => Fit::Doubtful {
             node: (*one).to_owned(),
             why: format!(
-                "it has the serial of {one} but none of its cards ({:?} are not in \
-                 nodes.{one}.macs): a second machine with the same serial, or another card",
-                asking.macs
+                "it has the serial of {one} but none of its cards ({} not in nodes.{one}.macs): \
+                 a second machine with the same serial, or another card",
+                asking.cards()
             ),
         },
         ([], [one]) => by_card_alone(one, inventory.nodes.get(*one), asking),
         (serials, cards) => Fit::Nobody(format!(
-            "its serial {:?} fits {serials:?} and its cards {:?} fit {cards:?}: that is not one node",
-            asking.serial.as_deref().unwrap_or("(none)"),
-            asking.macs
+            "its serial {} fits {serials:?} and its cards {} fit {cards:?}: that is not one node",
+            asking.serial(),
+            asking.cards()
         )),
     }
 }

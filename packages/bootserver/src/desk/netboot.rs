@@ -62,7 +62,7 @@ impl Desk {
             node = choice.node,
             decision = choice.decision.name(),
             reason = choice.reasons.first(),
-            mac = ?asking.macs,
+            mac = asking.cards(),
             %from,
             "boot"
         );
