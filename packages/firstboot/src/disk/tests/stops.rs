@@ -1,0 +1,121 @@
+//! What must stop stops with its code, at once, and not a byte of any disk is changed.
+
+use inventory::DiskMatch;
+
+use super::super::claim::{Claim, OFFSET, Stage};
+use super::super::os::BlockKind;
+use super::super::simulated::{SimDisk, Stack, State};
+use super::world::{End, FIRST, MIB, World, block_on, old_stacks};
+
+fn stops(code: &str, world: World, change: impl FnOnce(&mut State)) {
+    let machine = world.machine(change);
+    let before: Vec<_> = machine.state().disks.iter().map(SimDisk::contents).collect();
+    let end = block_on(world.run(&machine));
+    let End::Stopped(failure) = end else { panic!("{code}: {end:?}") };
+    assert_eq!(failure.code, code, "{failure:?}");
+    assert!(!failure.hint.is_empty());
+    let after: Vec<_> = machine.state().disks.iter().map(SimDisk::contents).collect();
+    assert!(before == after, "{code}: a disk was changed");
+    assert_eq!(machine.state().formats, 0);
+}
+
+fn claim(node: &str, cluster: &str, disk: &str) -> Vec<u8> {
+    let claim = Claim {
+        cluster_id: cluster.into(),
+        node: node.into(),
+        install_id: FIRST.into(),
+        disk: disk.into(),
+        stage: Stage::LaidOut,
+    };
+    claim.encode().expect("fits").to_vec()
+}
+
+const CLUSTER: &str = "0198d2c4-1111-7222-8333-444455556666";
+
+#[test]
+fn no_disk_and_two_disks_stop() {
+    stops("FB-2001", World::new(), |state| state.disks[0].serial = Some("ANOTHER".into()));
+    stops("FB-2001", World::new(), |state| state.disks[0].serial = None);
+    stops("FB-2002", World::new(), |state| {
+        state.disks.push(SimDisk::new("/dev/vdc", "PLASMA-DISK01", 4));
+    });
+    stops("FB-2001", World::new().with_disk(|disk| disk.min_gib = 100), |_| {});
+    let by_wwn = DiskMatch { serial: None, wwn: Some("0x5000".into()) };
+    stops("FB-2001", World::new().with_disk(|disk| disk.matches = by_wwn), |_| {});
+}
+
+#[test]
+fn a_foreign_disk_without_consent_stops() {
+    stops("FB-2003", World::new(), old_stacks);
+    stops("FB-2003", World::new(), |state| state.disks[0].divide(&[(MIB, MIB)]));
+    // bytes of no known kind, at the beginning, at the end, and in the claim's own place
+    stops("FB-2003", World::new(), |state| state.disks[0].put(7000, b"x"));
+    stops("FB-2003", World::new(), |state| {
+        let end = state.disks[0].bytes;
+        state.disks[0].put(end - 1, b"x");
+    });
+    stops("FB-2003", World::new(), |state| state.disks[0].put(OFFSET, b"data"));
+    // the consent for another disk is none for this one
+    let other = World::new().with_disk(|disk| disk.consent_to_erase = vec!["SOMEBODYS".into()]);
+    stops("FB-2003", other, old_stacks);
+}
+
+#[test]
+fn another_nodes_disk_stops() {
+    for (node, cluster, disk) in [
+        ("node02", CLUSTER, "PLASMA-DISK01"),
+        ("node01", "another", "PLASMA-DISK01"),
+        // a copy of our disk is not our disk
+        ("node01", CLUSTER, "PLASMA-DISK09"),
+    ] {
+        let sector = claim(node, cluster, disk);
+        stops("FB-2004", World::new(), |state| state.disks[0].put(OFFSET, &sector));
+    }
+}
+
+#[test]
+fn an_array_that_reaches_to_another_disk_stops_even_with_consent() {
+    stops("FB-2005", World::new().consent(), |state| {
+        old_stacks(state);
+        state.disks[1].put(MIB + 4096, &[0xfc, 0x4e, 0x2b, 0xa9]);
+        state.stacks.push(Stack {
+            path: "/dev/md126".into(),
+            kind: BlockKind::Array,
+            parents: vec!["/dev/vda1".into(), "/dev/vdb1".into()],
+            signature: "linux_raid_member",
+            mounted: Vec::new(),
+        });
+    });
+}
+
+#[test]
+fn a_disk_that_carries_the_running_system_stops() {
+    stops("FB-2006", World::new().consent(), |state| {
+        old_stacks(state);
+        state.stacks[3].mounted.push("/".into());
+    });
+}
+
+#[test]
+fn what_was_laid_out_and_is_gone_is_not_made_again() {
+    let world = World::new();
+    let machine = world.machine(|_| {});
+    assert_eq!(block_on(world.run(&machine)), End::Done);
+    machine.reboot(1);
+    // somebody made another filesystem where the data was
+    let before = {
+        let mut state = machine.state();
+        let first = MIB + 384 * MIB;
+        state.disks[0].put(first + 1100, &77_u64.to_le_bytes());
+        state.disks[0].contents()
+    };
+    let End::Stopped(failure) = block_on(world.run(&machine)) else { panic!("not stopped") };
+    assert_eq!(failure.code, "FB-2009");
+    assert!(machine.state().disks[0].contents() == before, "the disk was changed");
+}
+
+#[test]
+fn layouts_that_the_target_does_not_know_stop() {
+    let luks = World::new().with_disk(|disk| disk.layout = inventory::Layout::Luks);
+    stops("FB-2012", luks, |_| {});
+}
