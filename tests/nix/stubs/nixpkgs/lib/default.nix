@@ -74,6 +74,14 @@ let
     mapAttrs' = f: set: listToAttrs (map (name: f name set.${name}) (attrNames set));
     mapAttrsToList = f: set: map (name: f name set.${name}) (attrNames set);
     concatMapAttrs = f: set: builtins.foldl' (a: b: a // b) { } (mapAttrsToList f set);
+    attrByPath =
+      path: fallback: set:
+      if path == [ ] then
+        set
+      else if set ? ${head path} then
+        attrByPath (tail path) fallback set.${head path}
+      else
+        fallback;
     recursiveUpdate =
       a: b:
       a

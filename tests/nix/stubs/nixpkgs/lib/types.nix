@@ -24,7 +24,12 @@ let
     show
     ;
 
-  type = name: check: merge: { inherit name check merge; };
+  # as nixpkgs describes its types, so that a page of options reads the same from both
+  type = name: check: merge: {
+    inherit name check merge;
+    description = name;
+    getSubOptions = _: { };
+  };
   same =
     path: values:
     # alone first: functions compare to nothing, not even themselves
@@ -96,12 +101,19 @@ let
         mapAttrs (name: modules.merged (path ++ [ name ]) inner) (
           lib.filterAttrs (_: defs: concatMap resolved defs != [ ]) (pushed (map define values))
         )
-      );
+      )
+      // {
+        name = "attrsOf";
+        inherit (inner) getSubOptions;
+      };
     submodule =
       module:
       type "submodule" (v: isAttrs v || isFunction v || isPath v) (
         path: values: (modules.evalAt path { name = lib.last path; } (lib.toList module ++ values)).config
-      );
+      )
+      // {
+        getSubOptions = path: (modules.evalAt path { name = "<name>"; } (lib.toList module)).options;
+      };
   };
 in
 types
