@@ -75,7 +75,7 @@ impl Default for DiskSettings {
             data: "/var/lib/plasma".into(),
             esp: "/run/plasma/esp".into(),
             images: "/run/plasma/images".into(),
-            bios_code: "/usr/lib/syslinux/mbr/gptmbr.bin".into(),
+            bios_code: "/usr/lib/EXTLINUX/gptmbr.bin".into(),
             uefi_loader: "/usr/lib/systemd/boot/efi/systemd-bootx64.efi".into(),
             chainfire: "/var/lib/chainfire".into(),
             ssh_keys: "/etc/ssh/keys".into(),
