@@ -11,7 +11,7 @@ let
   inventory = (import ./inventory.nix { inherit lib; }).checked (import ../nodes/cluster.nix);
 
   prefixed = prefix: lib.mapAttrs' (name: lib.nameValuePair "${prefix}-${name}");
-  vm = file: pkgs.testers.runNixOSTest (import file { inherit lib; });
+  vm = file: pkgs.testers.runNixOSTest (import file { inherit inputs lib; });
 
   # the JSON that Rust reads is checked in, for machines without Nix
   inventoryIsCurrent =
@@ -54,7 +54,10 @@ in
     vm-bootserver = vm ../modules/bootserver/test.nix;
     vm-chainfire = vm ../modules/chainfire/test.nix;
     vm-cluster = vm ../tests/vm/cluster.nix;
+    vm-disk = vm ../modules/disk/test.nix;
     vm-firstboot = vm ../modules/firstboot/test.nix;
+    vm-netboot = vm ../tests/vm/netboot.nix;
+    vm-upgrade = vm ../tests/vm/upgrade.nix;
   }
   // prefixed "node" (
     builtins.mapAttrs (_: node: node.config.system.build.toplevel) self.nixosConfigurations

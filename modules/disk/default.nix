@@ -91,7 +91,10 @@ let
   };
 in
 {
-  imports = [ ../base/inventory.nix ];
+  imports = [
+    ../base/inventory.nix
+    ../base/name.nix
+  ];
 
   options.plasma.disk = {
     enable = lib.mkEnableOption "the disk layout that the inventory gives this node";

@@ -1,7 +1,7 @@
 # A node of the inventory: its name, address, peers, services and firewall follow from nodes/cluster.nix alone.
 { config, lib, ... }:
 let
-  inherit (lib) mkDefault mkOption types;
+  inherit (lib) mkDefault;
   cfg = config.plasma;
   inventory = import ../../nix/inventory.nix { inherit lib; };
   good = inventory.faults cfg.inventory == [ ];
@@ -13,14 +13,10 @@ in
 {
   imports = [
     ../base
+    ../base/name.nix
     ../chainfire
     ../firstboot
   ];
-
-  options.plasma.node = mkOption {
-    type = types.str;
-    description = "Which node of the inventory this machine is.";
-  };
 
   config = lib.mkMerge [
     {

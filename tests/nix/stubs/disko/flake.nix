@@ -10,6 +10,10 @@
         ...
       }:
       {
+        options.disko.enableConfig = lib.mkOption {
+          type = lib.types.bool;
+          default = true;
+        };
         options.disko.devices = lib.mkOption {
           type = lib.types.anything;
           default = { };
