@@ -1,0 +1,293 @@
+//! The agent of a whole machine against a real boot server. The machine is made of files: what the
+//! kernel would show, and the few commands that the agent runs. It has no control role, so that no
+//! Chainfire is needed; `run.rs` has that part.
+
+use std::future::Future;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bootserver::client::Operator;
+use bootserver::{CertificateSettings, Folder};
+use firstboot::{Ending, Node, Reporter, Settings};
+use inventory::{Inventory, Role};
+use steps::{Ledger, Outcome, Step};
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+const NODE: &str = "node02";
+const SERIAL: &str = "PLASMA-NODE02";
+const MAC: &str = "52:54:00:20:00:12";
+
+struct World {
+    dir: TempDir,
+    inventory: Inventory,
+    base: String,
+    running: Option<(bootserver::Running, CancellationToken)>,
+}
+
+impl World {
+    /// A machine that fits [`NODE`], and a boot server that hands out tokens to such.
+    async fn start() -> World {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let mut inventory = Inventory::parse(Inventory::built_in()).expect("built in");
+        inventory.nodes.get_mut(NODE).expect("a node").roles = vec![Role::Data];
+        let state = dir.path().join("boot");
+        drop(Folder::init(&state, &inventory, &CertificateSettings::default()).expect("init"));
+        let mut world = World { dir, inventory, base: String::new(), running: None };
+        world.power_on("127.0.0.1:0").await;
+        world.file("sys/class/dmi/id/product_serial", &format!("{SERIAL}\n"));
+        world.file("sys/class/dmi/id/sys_vendor", "QEMU\n");
+        world.file("sys/class/net/ens3/address", &format!("{MAC}\n"));
+        world.file("sys/class/net/ens3/device/x", "");
+        world.file("proc/cmdline", "console=ttyS0\n");
+        world.file("proc/uptime", "5.50 0.00\n");
+        world.hold("10.20.0.12");
+        world.tool("ip", &format!("cat {}", world.path("links").display()));
+        world.tool("systemctl", &format!("echo $* >>{}", world.path("told").display()));
+        world
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn file(&self, name: &str, text: &str) {
+        let path = self.path("root").join(name);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        std::fs::write(path, text).expect("a file");
+    }
+
+    fn tool(&self, name: &str, text: &str) {
+        let path = self.path("tools").join(name);
+        std::fs::create_dir_all(self.path("tools")).expect("a folder");
+        std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect("a tool");
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("a tool");
+    }
+
+    /// The machine's card holds this address.
+    fn hold(&self, address: &str) {
+        let links = serde_json::json!([{"ifname": "ens3", "address": MAC, "addr_info": [
+            {"family": "inet", "local": address, "prefixlen": 24}]}]);
+        std::fs::write(self.path("links"), links.to_string()).expect("links");
+    }
+
+    async fn power_on(&mut self, listen: &str) {
+        let text = format!(
+            "state_dir = {:?}\nlisten = {listen:?}\n[ops]\nlisten = \"127.0.0.1:0\"\n\
+             [enrollment]\nhand_out = \"declared\"\n",
+            self.path("boot")
+        );
+        let settings = settings::parse(Path::new("boot.toml"), &text).expect("settings");
+        let stop = CancellationToken::new();
+        let running = bootserver::start(settings, self.inventory.clone(), stop.clone());
+        let running = running.await.expect("a boot server");
+        self.base = format!("https://{}", running.address);
+        self.running = Some((running, stop));
+    }
+
+    async fn power_off(&mut self) {
+        if let Some((running, stop)) = self.running.take() {
+            stop.cancel();
+            running.wait().await.expect("the boot server stops");
+        }
+    }
+
+    /// As nobody would write it: the defaults, but for the places.
+    fn settings(&self) -> Arc<Settings> {
+        let text = format!(
+            "bootserver = {:?}\nca = {:?}\ntoken_file = {:?}\nstate_dir = {:?}\nconsole = {:?}\n\
+             mode = \"systemd\"\n[machine]\nroot = {:?}\ntools = {:?}\n",
+            self.base,
+            self.path("boot/ca/ca.pem"),
+            self.path("token"),
+            self.path("node"),
+            self.path("console"),
+            self.path("root"),
+            self.path("tools"),
+        );
+        Arc::new(settings::parse(Path::new("firstboot.toml"), &text).expect("settings"))
+    }
+
+    fn operator(&self) -> Operator {
+        let files = bootserver::operator_files(&self.path("boot"));
+        Operator::new(&self.base, &files).expect("an operator's client")
+    }
+
+    fn ledger(&self) -> Option<Ledger> {
+        let text = std::fs::read_to_string(self.path("node/ledger.json")).ok()?;
+        Some(Ledger::decode(&text).expect("the ledger is whole at any moment"))
+    }
+
+    fn outcome(&self, step: Step) -> Option<Outcome> {
+        Some(self.ledger()?.steps.get(&step)?.outcome.clone())
+    }
+
+    /// One run of the agent, cut (as by kill -9) when `cut` says so.
+    async fn run(&self, mut cut: impl FnMut(&Ledger) -> bool) -> Option<Ending> {
+        if !self.path("console").exists() {
+            std::fs::write(self.path("console"), "").expect("a console");
+        }
+        let (settings, stop) = (self.settings(), CancellationToken::new());
+        let reporter = Reporter::start(settings.clone(), stop.clone());
+        let mut node = Node::new(settings);
+        let ending = {
+            let mut run = pin!(firstboot::run(&mut node, &reporter, &stop));
+            let ending = std::future::poll_fn(|context| match run.as_mut().poll(context) {
+                Poll::Ready(ending) => Poll::Ready(Some(ending.expect("the ledger is written"))),
+                Poll::Pending if self.ledger().is_some_and(|ledger| cut(&ledger)) => {
+                    Poll::Ready(None)
+                }
+                Poll::Pending => Poll::Pending,
+            });
+            let ending = tokio::time::timeout(Duration::from_secs(90), ending).await;
+            ending.unwrap_or_else(|_| panic!("no end: {:#?}", self.ledger()))
+        };
+        if ending.is_some() {
+            reporter.stop().await;
+        }
+        ending
+    }
+
+    /// Runs until the step waits, and gives the reason.
+    async fn waits(&self, step: Step) -> String {
+        let waits = |ledger: &Ledger| {
+            let record = ledger.steps.get(&step);
+            matches!(record.map(|r| &r.outcome), Some(Outcome::Waiting { .. }))
+        };
+        assert_eq!(self.run(waits).await, None);
+        match self.outcome(step) {
+            Some(Outcome::Waiting { reason }) => reason,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_machine_is_recognised_claims_a_token_and_is_blessed() {
+    let mut world = World::start().await;
+    assert_eq!(world.run(|_| false).await, Some(Ending::Blessed));
+    let ledger = world.ledger().expect("a ledger");
+    assert_eq!(ledger.steps[&Step::Enroll].acts, 1);
+    // the boot server has seen what the machine is made of
+    let machines = world.operator().machines().await.expect("machines").machines;
+    let hardware = machines[0].hardware.as_ref().expect("hardware");
+    assert_eq!((machines[0].node.as_deref(), hardware.vendor.as_str()), (Some(NODE), "QEMU"));
+    let status = world.operator().status().await.expect("status");
+    assert!(status.nodes[NODE].enrolled.is_some());
+    let report = status.nodes[NODE].report.as_ref().expect("a report");
+    assert!(report.verified);
+    assert_eq!(report.progress.uptime_millis, 5500);
+    // people saw it too
+    let console = std::fs::read_to_string(world.path("console")).expect("the console");
+    let seen: Vec<&str> =
+        console.lines().filter_map(|line| line.split_whitespace().nth(4)).collect();
+    let done: Vec<&str> = Step::ALL.iter().map(|step| step.name()).collect();
+    assert_eq!(seen, done, "{console}");
+
+    // from now on it needs nobody
+    world.power_off().await;
+    assert_eq!(world.run(|_| false).await, Some(Ending::Blessed));
+    assert_eq!(world.ledger().expect("a ledger").steps[&Step::Enroll].acts, 1);
+}
+
+#[tokio::test]
+async fn cut_at_every_write_it_enrols_with_one_key() {
+    let mut world = World::start().await;
+    let (mut cuts, mut keys) = (0, std::collections::BTreeSet::new());
+    for writes in 1.. {
+        let until = world.ledger().map_or(0, |ledger| ledger.generation) + writes;
+        let ending = world.run(|ledger| ledger.generation >= until).await;
+        keys.extend(std::fs::read_to_string(world.path("node/identity/node.key.pem")).ok());
+        match ending {
+            None => cuts += 1,
+            Some(ending) => {
+                assert_eq!(ending, Ending::Blessed);
+                break;
+            }
+        }
+        assert!(cuts < 100, "the agent gets nowhere: {:#?}", world.ledger());
+    }
+    assert!(cuts > 3, "only {cuts} cuts");
+    assert_eq!(keys.len(), 1, "a key is made once, whatever is cut");
+    world.power_off().await;
+}
+
+#[tokio::test]
+async fn a_boot_server_that_is_away_is_waited_for() {
+    let mut world = World::start().await;
+    let listen = world.base.trim_start_matches("https://").to_owned();
+    world.power_off().await;
+    let reason = world.waits(Step::Identify).await;
+    assert!(reason.contains("cannot be reached"), "{reason}");
+
+    world.power_on(&listen).await;
+    let clocked = |ledger: &Ledger| ledger.steps.contains_key(&Step::Identity);
+    assert_eq!(world.run(clocked).await, None);
+    // gone again before the enrolment, and back
+    world.power_off().await;
+    let reason = world.waits(Step::Identify).await;
+    assert!(reason.contains("cannot be reached"), "{reason}");
+    world.power_on(&listen).await;
+    assert_eq!(world.run(|_| false).await, Some(Ending::Blessed));
+    world.power_off().await;
+}
+
+#[tokio::test]
+async fn a_token_that_is_refused_gives_way_to_one_that_is_claimed() {
+    let mut world = World::start().await;
+    // another node's token, as good as an expired one
+    let minted = world.operator().mint("node03", None).await.expect("a token");
+    std::fs::write(world.path("token"), minted.token).expect("the token");
+    assert_eq!(world.run(|_| false).await, Some(Ending::Blessed));
+    world.power_off().await;
+}
+
+#[tokio::test]
+async fn an_unknown_machine_and_a_second_one_like_ours_wait_and_do_nothing() {
+    let mut world = World::start().await;
+    world.file("sys/class/dmi/id/product_serial", "SOMEBODY-ELSE\n");
+    world.file("sys/class/net/ens3/address", "52:54:00:ff:ff:ff\n");
+    let reason = world.waits(Step::Identify).await;
+    assert!(reason.starts_with("BS-"), "{reason}");
+
+    world.file("sys/class/dmi/id/product_serial", &format!("{SERIAL}\n"));
+    let reason = world.waits(Step::Identify).await;
+    assert!(reason.contains("second machine"), "{reason}");
+    assert!(!world.path("node/identity").exists());
+    assert_eq!(world.outcome(Step::Clock), None);
+    world.power_off().await;
+}
+
+#[tokio::test]
+async fn without_its_address_it_waits() {
+    let mut world = World::start().await;
+    world.hold("10.20.0.99");
+    let reason = world.waits(Step::Network).await;
+    assert!(reason.starts_with("FB-1010") && reason.contains("10.20.0.12"), "{reason}");
+    world.hold("10.20.0.12");
+    assert_eq!(world.run(|_| false).await, Some(Ending::Blessed));
+    world.power_off().await;
+}
+
+#[tokio::test]
+async fn a_rescue_lets_operators_in_and_touches_nothing() {
+    let mut world = World::start().await;
+    world.file("proc/cmdline", "console=ttyS0 plasma.rescue=1\n");
+    // what ssh-keygen would do: the last argument is the path
+    world.tool(
+        "ssh-keygen",
+        "for path; do :; done; echo key >$path; echo 'ssh-ed25519 A' >$path.pub",
+    );
+    assert_eq!(world.run(|_| false).await, Some(Ending::Rescue));
+    assert!(world.path("root/etc/ssh/keys/ssh_host_ed25519_key").exists());
+    for step in [Step::Clock, Step::Disk, Step::Install, Step::Enroll, Step::Bless] {
+        let outcome = world.outcome(step);
+        assert!(matches!(outcome, Some(Outcome::Off { .. })), "{step} {outcome:?}");
+    }
+    assert!(!world.path("node/identity").exists());
+    world.power_off().await;
+}
