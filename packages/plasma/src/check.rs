@@ -134,13 +134,9 @@ impl Report {
             true => (second, first),
             false => (first, second),
         };
-        let other = match Inventory::from_value(&second.value) {
-            Ok(other) => Some(other),
-            Err(_) => None,
-        };
-        let path = match &other {
-            Some(other) => difference(&to_value(inventory), &to_value(other), ""),
-            None => Some(String::new()),
+        let path = match Inventory::from_value(&second.value) {
+            Ok(other) => difference(&to_value(inventory), &to_value(&other), ""),
+            Err(_) => Some(String::new()),
         };
         let Some(path) = path else { return };
         let shown = if path.is_empty() { "it".to_owned() } else { path.clone() };

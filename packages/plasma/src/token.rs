@@ -12,6 +12,9 @@ use crate::remote::Remote;
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum TokenCommand {
     /// Make a token for a node; it is shown once.
+    #[command(
+        after_help = "Examples:\n  plasma token new node02\n  plasma token new node02 --ttl 600"
+    )]
     New {
         /// Its name in the inventory.
         node: String,
@@ -20,8 +23,10 @@ pub(crate) enum TokenCommand {
         ttl: Option<u64>,
     },
     /// List all tokens, without their secrets.
+    #[command(after_help = "Examples:\n  plasma token list -o yaml")]
     List,
     /// Take a token back.
+    #[command(after_help = "Examples:\n  plasma token revoke 0f3a9c2e")]
     Revoke {
         /// Its id, as `list` shows it.
         id: String,

@@ -65,7 +65,7 @@ fn a_bad_inventory_is_told_whole() {
 /// Every command, at every depth.
 #[test]
 fn every_help_has_examples() {
-    let table: [&[&str]; 20] = [
+    let table: [&[&str]; 23] = [
         &["check"],
         &["plan"],
         &["serve"],
@@ -80,6 +80,9 @@ fn every_help_has_examples() {
         &["machines"],
         &["boot", "explain"],
         &["token"],
+        &["token", "new"],
+        &["token", "list"],
+        &["token", "revoke"],
         &["ssh"],
         &["topology"],
         &["up"],
