@@ -106,6 +106,81 @@ in
     value = with' { plasma.node = "node09"; };
     says = ''plasma.node is "node09", which the inventory has not; it has node01, node02, node03.'';
   };
+  mirror-without-second-disk = {
+    value = inventory (change {
+      nodes.node01.disk.layout = "mirror";
+    });
+    says = "INV-1012 nodes.node01.disk.mirror is missing, but the layout is a mirror, say which the second disk is, as in match";
+  };
+  unknown-layout = {
+    value = inventory (change {
+      nodes.node01.disk.layout = "raid5";
+    });
+    says = '''INV-1019 nodes.node01.disk.layout is "raid5", which is no disk layout, use single, mirror or luks''';
+  };
+  gateway-is-a-node = {
+    value = inventory (change {
+      cluster.gateway = "10.20.0.12";
+    });
+    says = '''INV-1008 nodes.node02.address is "10.20.0.12", the same address as cluster.gateway, give each its own''';
+  };
+  layout-without-disk = {
+    value = machine (change {
+      nodes.node03 = {
+        process = true;
+        disk = null;
+      };
+    }) {
+      plasma.node = "node03";
+      plasma.disk.enable = true;
+    };
+    says = '''plasma.disk.enable: the inventory gives node "node03" no disk.''';
+  };
+  netboot-without-images = {
+    value = with' {
+      services.bootserver = {
+        enable = true;
+        inventory = cluster;
+        settings.boot.listen = "0.0.0.0:8080";
+      };
+    };
+    says = "services.bootserver.settings.boot.images is missing";
+  };
+  dhcp-without-netboot = {
+    value = with' {
+      services.bootserver = {
+        enable = true;
+        inventory = cluster;
+        settings.dhcp = {
+          mode = "full";
+          interface = "eth1";
+        };
+      };
+    };
+    says = "services.bootserver.settings.dhcp.mode is full, but boot.listen is not set";
+  };
+  dhcp-without-interface = {
+    value = with' {
+      services.bootserver = {
+        enable = true;
+        inventory = cluster;
+        settings.boot.listen = "0.0.0.0:8080";
+        settings.boot.images = "/var/lib/plasma/images";
+        settings.dhcp.mode = "proxy";
+      };
+    };
+    says = "services.bootserver.settings.dhcp.interface is missing";
+  };
+  unknown-dhcp-mode = {
+    value = with' {
+      services.bootserver = {
+        enable = true;
+        inventory = cluster;
+        settings.dhcp.mode = "on";
+      };
+    };
+    says = "A definition for option `services.bootserver.settings.dhcp.mode' is not of type";
+  };
   bootserver-with-bad-inventory = {
     value = with' {
       services.bootserver.enable = true;
@@ -164,6 +239,14 @@ in
   token-in-store = {
     value = with' { services.firstboot.joinTokenFile = "${builtins.storeDir}/token"; };
     says = "services.firstboot.joinTokenFile is in the Nix store, which everybody can read.";
+  };
+  disk-key-in-store = {
+    value = with' { services.firstboot.diskKeyFile = "${builtins.storeDir}/key"; };
+    says = "services.firstboot.diskKeyFile is in the Nix store, which everybody can read.";
+  };
+  target-in-settings = {
+    value = with' { services.firstboot.settings.target = "nixos"; };
+    says = "ca, install, mode, state_dir, target and token_file follow from caFile, dataDir, install and joinTokenFile; set those.";
   };
   tls-in-settings = {
     value = with' { services.chainfire.settings.tls.key = "/root/key.pem"; };

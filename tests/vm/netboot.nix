@@ -95,7 +95,8 @@ in
     with subtest("every node is blessed"):
         for name in names:
             boot.wait_until_succeeds(
-                f"{curl}/v1/status | jq --exit-status '.nodes[] | select(.name == \"{name}\") | .blessed'", timeout=1800
+                f"{curl}/v1/status | jq --exit-status '.nodes.{name}.report.progress | .step == \"bless\" and .state == \"done\"'",
+                timeout=1800,
             )
         print(f"three machines from power-on to joined: {time.monotonic() - began:.0f} s")
 
