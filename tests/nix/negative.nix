@@ -116,25 +116,28 @@ in
     value = inventory (change {
       nodes.node01.disk.layout = "raid5";
     });
-    says = '''INV-1019 nodes.node01.disk.layout is "raid5", which is no disk layout, use single, mirror or luks''';
+    says = ''INV-1019 nodes.node01.disk.layout is "raid5", which is no disk layout, use single, mirror or luks'';
   };
   gateway-is-a-node = {
     value = inventory (change {
       cluster.gateway = "10.20.0.12";
     });
-    says = '''INV-1008 nodes.node02.address is "10.20.0.12", the same address as cluster.gateway, give each its own''';
+    says = ''INV-1008 nodes.node02.address is "10.20.0.12", the same address as cluster.gateway, give each its own'';
   };
   layout-without-disk = {
-    value = machine (change {
-      nodes.node03 = {
-        process = true;
-        disk = null;
-      };
-    }) {
-      plasma.node = "node03";
-      plasma.disk.enable = true;
-    };
-    says = '''plasma.disk.enable: the inventory gives node "node03" no disk.''';
+    value =
+      machine
+        (change {
+          nodes.node03 = {
+            process = true;
+            disk = null;
+          };
+        })
+        {
+          plasma.node = "node03";
+          plasma.disk.enable = true;
+        };
+    says = ''plasma.disk.enable: the inventory gives node "node03" no disk.'';
   };
   netboot-without-images = {
     value = with' {
