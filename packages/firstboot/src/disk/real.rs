@@ -179,6 +179,10 @@ impl Disks for RealDisks {
     async fn reread(&self, disk: &str) -> Result<(), Fault> {
         self.settle().await;
         self.tool("blockdev", &["--rereadpt", disk], SHORT).await?;
+        // a kernel that does not read GPT is told; it fails where there is no table, as it should
+        if let Err(fault) = self.tool("partx", &["--update", disk], SHORT).await {
+            tracing::debug!(%fault, "no partitions");
+        }
         self.settle().await;
         Ok(())
     }

@@ -189,6 +189,11 @@ fn holders(blocks: &[Block], disk: &Block, held: &[&Block]) -> Option<Vec<Holder
     (!all.is_empty()).then_some(all)
 }
 
+fn is_zero(bytes: &[u8]) -> bool {
+    const ZEROS: [u8; 4096] = [0; 4096];
+    bytes.chunks(ZEROS.len()).all(|chunk| ZEROS.starts_with(chunk))
+}
+
 /// What stands in the claim's two places.
 pub(crate) async fn read_sector<D: Disks>(disks: &D, disk: &Block) -> Result<Sector, Fault> {
     let bytes = disks.read(&disk.path, SPARE, (END - SPARE) as usize).await?;
@@ -226,7 +231,7 @@ pub(crate) async fn traces<D: Disks>(
     if traces.is_empty() {
         for (from, length) in edges(disk.bytes) {
             let bytes = disks.read(&disk.path, from, length as usize).await?;
-            if bytes.iter().any(|&byte| byte != 0) {
+            if !is_zero(&bytes) {
                 traces.push(format!("data of no known kind within 1 MiB of byte {from}"));
             }
         }

@@ -98,7 +98,7 @@ fn run(program: &str, args: &[&str]) -> Option<String> {
 /// A table with a filesystem, swap, a LUKS header and an LVM label at the offsets of real ones.
 fn fill(disk: &Loop) {
     run("sgdisk", &["-n1:0:+64M", "-n2:0:+64M", "-n3:0:0", &disk.device]).expect("sgdisk");
-    run("blockdev", &["--rereadpt", &disk.device]).expect("blockdev");
+    run("partx", &["--update", &disk.device]).expect("partx");
     run("mkfs.ext4", &["-q", "-F", &part(&disk.device, 1)]).expect("mkfs.ext4");
     run("mkswap", &[&part(&disk.device, 2)]).expect("mkswap");
     disk.put(200 * MIB, b"somewhere in the middle");

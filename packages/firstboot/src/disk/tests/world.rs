@@ -119,12 +119,10 @@ impl World {
             ("root.squashfs", b"root"),
             ("plasma.squashfs", b"layer"),
         ];
-        let mut state = State {
-            target: "/dev/vda".into(),
-            order: self.order.clone(),
-            disks: vec![SimDisk::new("/dev/vda", "PLASMA-DISK01", 4), other_disk()],
-            ..State::default()
-        };
+        let mut state = State::default();
+        state.target = "/dev/vda".into();
+        state.order = self.order.clone();
+        state.disks = vec![SimDisk::new("/dev/vda", "PLASMA-DISK01", 4), other_disk()];
         for (name, bytes) in images {
             let url = format!("http://10.20.0.1:8080/boot/images/{name}");
             state.server.insert(url, bytes.to_vec());
@@ -138,7 +136,7 @@ impl World {
             ("/etc/plasma/ca.pem", b"certificate"),
             ("/etc/plasma/firstboot.toml", b"bootserver = 1"),
             ("/proc/cmdline", b"initrd=initrd console=ttyS0,115200 plasma.target=lab\n"),
-            ("/usr/lib/syslinux/mbr/gptmbr.bin", b"\x33\xc0boot"),
+            ("/usr/lib/EXTLINUX/gptmbr.bin", b"\x33\xc0boot"),
             ("/usr/lib/systemd/boot/efi/systemd-bootx64.efi", b"MZ"),
         ] {
             state.image.insert(PathBuf::from(path), bytes.to_vec());
