@@ -24,7 +24,9 @@ let
       inherit (node.config.system) build;
     in
     {
-      disko = lib.getExe' build.formatMount "disko-format-mount";
+      formatMount = lib.getExe' build.formatMount "disko-format-mount";
+      mount = lib.getExe' build.mount "disko-mount";
+      devices = lib.mapAttrsToList (_: disk: disk.device) node.config.disko.devices.disk;
       system = build.toplevel;
     }
   ) inputs.self.nixosConfigurations;

@@ -47,9 +47,17 @@ let
   # a name in the inventory whose disk is to be divided and filled
   machine = types.submodule {
     options = {
-      disko = mkOption {
+      formatMount = mkOption {
         type = types.path;
-        description = "Program that formats what is empty and mounts it; destroys nothing.";
+        description = "disko's program that formats what is empty and mounts it; it destroys nothing.";
+      };
+      mount = mkOption {
+        type = types.path;
+        description = "disko's program that mounts only.";
+      };
+      devices = mkOption {
+        type = types.listOf types.str;
+        description = "The disks that these programs use; the agent compares them with the inventory's.";
       };
       system = mkOption {
         type = types.path;
@@ -87,11 +95,6 @@ in
         type = types.attrsOf machine;
         default = { };
         description = "What to install on which node; given in the image that new machines boot, and nowhere else. Without it the agent touches no disk.";
-      };
-      root = mkOption {
-        type = types.path;
-        default = "/mnt";
-        description = "Where the disko programs mount the new system.";
       };
     };
     diskKeyFile = mkOption {
@@ -132,32 +135,36 @@ in
       {
         assertion = lib.all (key: !(cfg.settings ? ${key})) [
           "ca"
-          "install"
           "mode"
           "state_dir"
           "target"
           "token_file"
         ];
-        message = "services.firstboot.settings: ca, install, mode, state_dir, target and token_file follow from caFile, dataDir, install and joinTokenFile; set those.";
+        message = "services.firstboot.settings: ca, mode, state_dir, target and token_file follow from caFile, dataDir, install and joinTokenFile; set those.";
       }
     ];
 
-    environment.etc."plasma/firstboot.toml".text = toml (
-      cfg.settings
-      // lib.optionalAttrs installs {
-        target = "nixos";
-        install = {
-          inherit (cfg.install) root;
-          nodes = builtins.mapAttrs (_: it: { inherit (it) disko system; }) cfg.install.nodes;
-        };
-      }
+    environment.etc =
+      lib.concatMapAttrs (name: it: {
+        "plasma/nixos/${name}/format-mount".source = it.formatMount;
+        "plasma/nixos/${name}/mount".source = it.mount;
+        "plasma/nixos/${name}/devices".text = lib.concatMapStrings (device: device + "\n") it.devices;
+        "plasma/nixos/${name}/system".text = it.system + "\n";
+      }) cfg.install.nodes
       // {
-        ca = "${credentials}/plasma.ca";
-        mode = "systemd";
-        state_dir = stateDir;
-        token_file = "${credentials}/plasma.join-token";
-      }
-    );
+        "plasma/firstboot.toml".text = toml (
+          cfg.settings
+          // lib.optionalAttrs installs {
+            target = "nixos";
+          }
+          // {
+            ca = "${credentials}/plasma.ca";
+            mode = "systemd";
+            state_dir = stateDir;
+            token_file = "${credentials}/plasma.join-token";
+          }
+        );
+      };
 
     systemd.services.firstboot = {
       description = "firstboot, which makes this machine a member of the cluster";

@@ -26,7 +26,7 @@
   };
   PrivateMounts = {
     to = false;
-    because = "what it mounts below install.root is looked at by operators, and stays mounted for kexec";
+    because = "what it mounts below /mnt is looked at by operators, and stays mounted for kexec";
   };
   PrivateTmp = {
     to = false;
@@ -46,7 +46,7 @@
   };
   ProtectSystem = {
     to = false;
-    because = "install.root and the profiles of the image are written to";
+    because = "/mnt and the profiles of the image are written to";
   };
   RestrictAddressFamilies = {
     to = [

@@ -139,7 +139,9 @@ let
         {
           plasma.inventory = cluster;
           services.firstboot.install.nodes = builtins.mapAttrs (_: node: {
-            disko = lib.getExe' node.config.system.build.formatMount "disko-format-mount";
+            formatMount = lib.getExe' node.config.system.build.formatMount "disko-format-mount";
+            mount = lib.getExe' node.config.system.build.mount "disko-mount";
+            devices = lib.mapAttrsToList (_: disk: disk.device) node.config.disko.devices.disk;
             system = node.config.system.build.toplevel;
           }) flake.nixosConfigurations;
         }
@@ -176,6 +178,9 @@ let
       "units/bootserver.service" = unit "bootserver" boot.systemd.services.bootserver;
       "units/chainfire.service" = unit "chainfire" first.systemd.services.chainfire;
       "units/firstboot.service" = unit "firstboot" first.systemd.services.firstboot;
+      "image/etc.json" = text.json (
+        lib.filterAttrs (name: _: lib.hasPrefix "plasma/nixos/" name) image.environment.etc
+      );
       "image/firstboot.toml" = etc image "firstboot.toml";
       "image/disks.rules" = image.services.udev.extraRules;
       "image/handover.json" = text.json image.boot.initrd.systemd.services;

@@ -249,7 +249,7 @@ in
   };
   target-in-settings = {
     value = with' { services.firstboot.settings.target = "nixos"; };
-    says = "ca, install, mode, state_dir, target and token_file follow from caFile, dataDir, install and joinTokenFile; set those.";
+    says = "ca, mode, state_dir, target and token_file follow from caFile, dataDir, install and joinTokenFile; set those.";
   };
   tls-in-settings = {
     value = with' { services.chainfire.settings.tls.key = "/root/key.pem"; };

@@ -18,6 +18,7 @@
           type = lib.types.anything;
           default = { };
         };
+        config.system.build.mount = pkgs.writeText "disko-mount" "";
         config.system.build.formatMount = pkgs.writeText "disko-format-mount" (
           builtins.toJSON config.disko.devices
         );
