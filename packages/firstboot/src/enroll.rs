@@ -145,7 +145,7 @@ impl Enrolling<'_> {
         match self.claim().await {
             Ok(Some(token)) => self.with_token(token).await,
             Ok(None) => Err(refused),
-            Err(fault) if fault.kind.passes() => Err(fault),
+            Err(fault) if fault.kind.passes() || is_overtaken(&fault) => Err(fault),
             Err(fault) => {
                 let what = format!("{}; {} {}", refused.what, fault.code, fault.what);
                 Err(Fault { what, ..refused })
@@ -187,6 +187,11 @@ impl Enrolling<'_> {
         tracing::info!(token = minted.id, "the boot server handed out a join token");
         Ok(Some(minted.token))
     }
+}
+
+/// Whether another install was ordered meanwhile: what stands on this disk is not it.
+pub(crate) fn is_overtaken(fault: &Fault) -> bool {
+    fault.code == ::bootserver::codes::OTHER_INSTALL
 }
 
 /// Whether a token was looked at and refused, as one that is spent or expired.

@@ -221,8 +221,12 @@ impl Node {
         let server = BootServer::new(&self.settings, None)?;
         let (settings, known) = (&*self.settings, self.known.as_ref());
         let enrolled = Enrolling { settings, server: &server, node, known }.act().await;
-        // a token that is refused may be replaced by a better one while this machine waits
-        enrolled.map_err(patient)
+        enrolled.map_err(|fault| match enroll::is_overtaken(&fault) {
+            // the next run is told of the new order, and begins with the disk
+            true => Fault { kind: Kind::Precondition, ..fault },
+            // a token that is refused may be replaced by a better one while this machine waits
+            false => patient(fault),
+        })
     }
 
     /// The boot server says who this machine is. One that is enrolled, or was told its name and

@@ -94,6 +94,7 @@ mod tests {
     }
 
     #[tokio::test]
+    #[allow(clippy::print_stderr, reason = "says what it leaves out")]
     async fn the_host_key_is_made_once_and_whole() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let machine = machine(dir.path());
