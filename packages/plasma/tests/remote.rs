@@ -363,10 +363,41 @@ fn a_command_on_a_node() {
     assert!(String::from_utf8_lossy(&out.stdout).contains("from the shell"));
     assert_eq!(out.status.code(), Some(3));
 
+    on_a_terminal(&cloud, &ssh("user", &[]));
+
     let out = call(ssh("stranger", &["true"])).output().unwrap();
     let errors = String::from_utf8(out.stderr).unwrap();
     assert_eq!(out.status.code(), Some(255));
     assert!(errors.contains("PL-1023") && errors.contains("stranger"), "{errors}");
+}
+
+/// A shell on a terminal: the node's side has one too, of the same size.
+#[allow(clippy::print_stderr)] // what is left out, and why
+fn on_a_terminal(cloud: &Cloud, line: &[String]) {
+    if which("script").is_none() || which("stty").is_none() {
+        eprintln!("left out: a shell on a terminal needs script and stty");
+        return;
+    }
+    let quoted: Vec<String> = line.iter().map(|word| format!("'{word}'")).collect();
+    let program = env!("CARGO_BIN_EXE_plasma");
+    let inner = format!("stty rows 33 cols 111; '{program}' {}", quoted.join(" "));
+    let mut command = Command::new("script");
+    command.args(["-qec", &inner, "/dev/null"]);
+    for (key, value) in cloud.command(&[]).get_envs() {
+        match value {
+            Some(value) => command.env(key, value),
+            None => command.env_remove(key),
+        };
+    }
+    command.current_dir(cloud.dir.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"tty; stty size; exit 4\n").unwrap();
+    let out = child.wait_with_output().unwrap();
+    drop(stdin);
+    let text = String::from_utf8_lossy(&out.stdout);
+    assert!(text.contains("/dev/pts/") && text.contains("33 111"), "{text}");
+    assert_eq!(out.status.code(), Some(4), "{text}");
 }
 
 #[test]
