@@ -68,13 +68,24 @@ pub(crate) fn enroll(registry: &mut Registry, inventory: &Inventory, node: &str)
     registry.enroll(inventory, &asked, now).unwrap();
 }
 
+/// What it shows, the world, then what the machine says: card, serial, UUID, architecture.
+type Line = (
+    &'static str,
+    Row,
+    &'static str,
+    Option<&'static str>,
+    Option<&'static str>,
+    &'static str,
+    Decision,
+);
+
 #[test]
 fn what_a_machine_boots() {
     let s1 = Some("PLASMA-NODE01");
     let (fresh, in_use) = (Row::default(), Row { enrolled: true, ..Row::default() });
     let ordered = |order| Row { order: Some(order), ..in_use };
     use Decision as D;
-    let table: [(&str, Row, &str, Option<&str>, Option<&str>, &str, D); 30] = [
+    let table: [Line; 30] = [
         ("new", fresh, M1, s1, None, "", D::Install),
         ("new, no serial seen", fresh, M1, None, None, "", D::Install),
         ("new, BIOS loader", fresh, M1, s1, None, "i386", D::Install),
