@@ -174,9 +174,11 @@ in
       path = [
         config.systemd.package # systemctl
         pkgs.iproute2 # ip
+        pkgs.openssh # ssh-keygen
       ]
       ++ lib.optionals installs [
         pkgs.cryptsetup
+        pkgs.dosfstools
         pkgs.e2fsprogs
         pkgs.gptfdisk
         pkgs.kexec-tools
