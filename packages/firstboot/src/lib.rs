@@ -4,9 +4,14 @@
 //! machine and changes it. A step's probe asks the world, never the ledger: the ledger says what
 //! was done and how long it took, for people and for the boot server.
 //!
-//! States of a run: going, waiting(reason), blessed, failed(code, hint). What survives a restart:
-//! the ledger, the keys, the certificates, the boot server's answer to the enrolment, the rendered
-//! settings of the services, and the services' data.
+//! States of a run: going, waiting(reason), blessed, rescue, failed(code, hint). What survives a
+//! restart: the ledger, the keys, the certificates, the boot server's answer to the enrolment, the
+//! rendered settings of the services, and the services' data. On an installed machine all of it is
+//! on the data partition, which is mounted before anything is read; until the step disk has made
+//! one, the folder is in memory and holds nothing that matters.
+//!
+//! The boot server may be away at any time: a machine that is not enrolled waits for it, one that
+//! is goes on without it.
 
 mod agent;
 mod bootserver;
