@@ -13,6 +13,7 @@ in
   services.firstboot = {
     enable = true;
     settings.bootserver = inventory.bootserverUrl config.plasma.inventory;
+    settings.console = "/dev/console"; # nobody can log in there, so it shows how far the machine is
   };
   # the layouts' filesystems and mappings
   boot.supportedFilesystems = {

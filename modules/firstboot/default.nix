@@ -30,6 +30,15 @@ let
         to = false;
         because = "the step clock sets it";
       };
+      RestrictAddressFamilies = {
+        to = [
+          "AF_INET"
+          "AF_INET6"
+          "AF_NETLINK"
+          "AF_UNIX"
+        ];
+        because = "the step network asks the kernel, by netlink, which addresses the machine holds";
+      };
       SystemCallFilter = {
         to = [
           "@system-service"
@@ -174,7 +183,7 @@ in
       path = [
         config.systemd.package # systemctl
         pkgs.iproute2 # ip
-        pkgs.openssh # ssh-keygen
+        pkgs.util-linux # lsblk, for the report of the hardware
       ]
       ++ lib.optionals installs [
         pkgs.cryptsetup
@@ -186,7 +195,6 @@ in
         pkgs.mdadm
         pkgs.nix
         pkgs.nixos-install-tools
-        pkgs.util-linux
       ];
       restartTriggers = [ config.environment.etc."plasma/firstboot.toml".text ];
       unitConfig = locked.unitConfig // {

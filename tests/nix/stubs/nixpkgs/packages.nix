@@ -71,7 +71,6 @@ let
     "nixfmt-tree"
     "nixos-install-tools"
     "nvme-cli"
-    "openssh"
     "openssl"
     "parted"
     "pciutils"
