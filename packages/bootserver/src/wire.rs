@@ -157,7 +157,7 @@ pub struct NodeStatus {
     /// What its machine said of itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hardware: Option<Hardware>,
-    /// What its machine is told at its next boot: `install`, `localdisk`, …
+    /// What its machine is told at its next boot: `install`, `localdisk`, …; empty for processes.
     #[serde(default)]
     pub decision: String,
     /// The current install.

@@ -329,7 +329,9 @@ impl Desk {
             no_images: None,
             moment: Moment::Boot,
         };
-        status.decision = decide_node(&facts, name, "").decision.name().to_owned();
+        if self.inventory.nodes.get(name).is_some_and(|node| !node.process) {
+            status.decision = decide_node(&facts, name, "").decision.name().to_owned();
+        }
         status.host_key = registry.member(name).and_then(|member| member.host_key.clone());
         status.install_id = registry.install_id(name).to_owned();
         status.hardware = machines.0.hardware(name).cloned();
