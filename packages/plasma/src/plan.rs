@@ -187,16 +187,21 @@ fn member_fate(disk: &Disk, member: &DiskMatch, disks: &[wire::DiskSeen]) -> (Fa
     if let Some(max) = disk.max_gib.filter(|max| seen.bytes > gib(*max)) {
         return stops(format!("{what} is larger than maxGiB = {max}"));
     }
-    let serial = seen.serial.as_deref().unwrap_or("without serial");
+    let serial = seen.serial.as_deref().or(seen.wwn.as_deref()).unwrap_or("without serial");
     if seen.traces.is_empty() {
         return (Fate::Written, format!("will install on {what}, which is empty"));
     }
-    if seen.traces.iter().any(|trace| trace.starts_with("plasma-claim")) {
-        let words = format!("will install on {what}, which an install of PlasmaCloud claimed");
+    let consents = seen.serial.as_ref().or(seen.wwn.as_ref());
+    let consented = consents.is_some_and(|name| disk.consent_to_erase.contains(name));
+    let claimed = seen.traces.iter().any(|trace| trace.starts_with("plasma-claim"));
+    if claimed && !consented {
+        // whose claim it is, only the agent reads
+        let words =
+            format!("will install on {what} if its claim is this node's; stops if it is another's");
         return (Fate::Written, words);
     }
     let traces = seen.traces.join(", ");
-    if disk.consent_to_erase.iter().any(|consent| seen.serial.as_ref() == Some(consent)) {
+    if consented {
         return (Fate::Erased, format!("would erase disk {serial} (foreign: {traces}, consented)"));
     }
     stops(format!(
@@ -206,10 +211,22 @@ fn member_fate(disk: &Disk, member: &DiskMatch, disks: &[wire::DiskSeen]) -> (Fa
 }
 
 fn fits(member: &DiskMatch, seen: &wire::DiskSeen) -> bool {
-    let same = |wanted: &Option<String>, there: &Option<String>| {
-        wanted.is_none() || wanted.as_deref() == there.as_deref()
-    };
-    same(&member.serial, &seen.serial) && same(&member.wwn, &seen.wwn)
+    let serial = member.serial.is_none() || member.serial == seen.serial;
+    let wwn = member
+        .wwn
+        .as_deref()
+        .is_none_or(|wwn| seen.wwn.as_deref().is_some_and(|own| bare(own) == bare(wwn)));
+    serial && wwn
+}
+
+/// A WWN without what different tools put before it.
+fn bare(wwn: &str) -> String {
+    let lower = wwn.trim().to_lowercase();
+    let mut rest = lower.as_str();
+    for prefix in ["wwn-", "nvme-", "naa.", "eui.", "0x"] {
+        rest = rest.strip_prefix(prefix).unwrap_or(rest);
+    }
+    rest.to_owned()
 }
 
 fn match_words(member: &DiskMatch) -> String {
@@ -332,7 +349,8 @@ mod tests {
             (
                 words(vec![ours(&["gpt", "plasma-claim"])], nothing),
                 Fate::Written,
-                "will install on vda PLASMA-DISK01 16.0 GiB, which an install of PlasmaCloud claimed",
+                "will install on vda PLASMA-DISK01 16.0 GiB if its claim is this node's; stops if it \
+                 is another's",
             ),
             (
                 words(vec![ours(&["gpt", "ext4"])], nothing),
