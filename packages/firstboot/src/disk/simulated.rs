@@ -83,6 +83,8 @@ pub(crate) struct State {
     mounts: Vec<Mounted>,
     pub(crate) server: BTreeMap<String, Vec<u8>>,
     pub(crate) from_disk: bool,
+    /// The next start is of the system on the disk's first partition.
+    pub(crate) root_on_disk: bool,
     /// The disk that may be changed, and the order under which.
     pub(crate) target: String,
     pub(crate) order: String,
@@ -270,10 +272,10 @@ impl State {
     }
 
     fn file(&self, path: &Path) -> Option<Vec<u8>> {
-        match self.volume_of(path) {
-            Some((volume, inner)) => self.volumes.get(&volume)?.live.get(&inner).cloned(),
-            None => self.ram.get(path).cloned(),
-        }
+        let on_volume = self
+            .volume_of(path)
+            .and_then(|(volume, inner)| self.volumes.get(&volume)?.live.get(&inner).cloned());
+        on_volume.or_else(|| self.ram.get(path).cloned())
     }
 
     fn set_file(&mut self, path: &Path, bytes: Option<Vec<u8>>) {
@@ -340,6 +342,15 @@ impl Simulated {
         state.ram = state.image.clone();
         state.read_tables();
         state.assemble();
+        if state.root_on_disk {
+            let device = format!("{}1", state.target);
+            if let Some((number, first, _)) = state.place(&device) {
+                let id = state.disks[number].get(first * SECTOR + 1100, 8);
+                let volume = u64::from_le_bytes(id.try_into().expect("eight bytes"));
+                let (place, root) = (PathBuf::from("/"), PathBuf::from("/"));
+                state.mounts.push(Mounted { device, place, root, volume });
+            }
+        }
     }
 
     /// The machine is started anew.
@@ -755,7 +766,35 @@ impl Disks for Simulated {
         )
     }
 
+    /// What the NixOS target runs, as far as its effects go: disko's scripts, the install, and
+    /// going over to the system, which ends this one.
     async fn run(&self, program: &str, args: &[String], _within: Duration) -> Result<(), Fault> {
-        self.operate(format!("run {program} {}", args.join(" ")), |_| {}, |_| Ok(()))
+        let name = program.rsplit('/').next().unwrap_or_default().to_owned();
+        let target = self.look()?.target.clone();
+        match name.as_str() {
+            "format-mount" => {
+                let part = Partition {
+                    label: "root",
+                    uuid: String::new(),
+                    code: "8300",
+                    mib: None,
+                    bios_boots: false,
+                };
+                self.partition(&target, "", &[part]).await?;
+                self.reread(&target).await?;
+                let root = Format::Ext4 { label: "root", uuid: String::new() };
+                self.format(&format!("{target}1"), &root).await?;
+                self.mount(&format!("{target}1"), Path::new("/mnt"), "ext4").await
+            }
+            "mount" => self.mount(&format!("{target}1"), Path::new("/mnt"), "ext4").await,
+            "systemctl" => {
+                let mut state = self.look()?;
+                state.done.push(format!("systemctl {}", args.join(" ")));
+                state.root_on_disk = true;
+                state.dead = Some(Cut::Power);
+                Err(gone())
+            }
+            _ => self.operate(format!("run {name} {}", args.join(" ")), |_| {}, |_| Ok(())),
+        }
     }
 }

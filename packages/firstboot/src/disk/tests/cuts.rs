@@ -8,7 +8,7 @@ use super::super::simulated::{Cut, Moment, Simulated, State};
 use super::super::{Disks, put};
 use super::world::{End, SECOND, World, block_on, check_installed, old_stacks};
 
-const MOMENTS: [Moment; 3] = [Moment::Before, Moment::During, Moment::After];
+pub(super) const MOMENTS: [Moment; 3] = [Moment::Before, Moment::During, Moment::After];
 
 /// Runs once to count the operations, then once per operation, moment and kind of cut.
 fn everywhere(name: &str, world: &World, make: impl Fn() -> Simulated) {

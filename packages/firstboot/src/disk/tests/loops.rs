@@ -1,6 +1,7 @@
 //! The real commands on a real block device: a loop device over a sparse file, whose serial number
 //! comes from the settings. Where the machine has no loop devices, or the test may not use them,
 //! it says so.
+#![allow(clippy::print_stderr, reason = "a test that cannot run says so")]
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt as _;

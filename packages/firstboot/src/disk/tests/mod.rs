@@ -2,5 +2,6 @@
 
 mod cuts;
 mod loops;
+mod nixos;
 mod stops;
 mod world;

@@ -23,6 +23,7 @@ pub(super) struct World {
     pub(super) settings: Arc<Settings>,
     pub(super) node: inventory::Node,
     pub(super) order: String,
+    pub(super) target: Target,
 }
 
 /// How a run ended.
@@ -44,7 +45,12 @@ impl World {
         if let Some(disk) = &mut node.disk {
             disk.min_gib = 1;
         }
-        World { settings: Arc::new(settings.expect("settings")), node, order: FIRST.into() }
+        World {
+            settings: Arc::new(settings.expect("settings")),
+            node,
+            order: FIRST.into(),
+            target: Target::Lab,
+        }
     }
 
     pub(super) fn with_disk(mut self, change: impl FnOnce(&mut inventory::Disk)) -> World {
@@ -62,7 +68,7 @@ impl World {
             cluster_id: "0198d2c4-1111-7222-8333-444455556666",
             inventory: &self.node,
             install_id: &self.order,
-            target: Target::Lab,
+            target: self.target,
             machine_id: "0123456789abcdef0123456789abcdef",
             images: "http://10.20.0.1:8080/boot/images",
             state_dir: &self.settings.state_dir,
@@ -137,6 +143,8 @@ impl World {
             ("/etc/plasma/firstboot.toml", b"bootserver = 1"),
             ("/proc/cmdline", b"initrd=initrd console=ttyS0,115200 plasma.target=lab\n"),
             ("/usr/lib/EXTLINUX/gptmbr.bin", b"\x33\xc0boot"),
+            ("/etc/plasma/nixos/node01/devices", b"/dev/vda\n"),
+            ("/etc/plasma/nixos/node01/system", b"/nix/store/abc-nixos-system-node01\n"),
             ("/usr/lib/systemd/boot/efi/systemd-bootx64.efi", b"MZ"),
         ] {
             state.image.insert(PathBuf::from(path), bytes.to_vec());

@@ -1,0 +1,78 @@
+//! The NixOS target, with doubles of disko's scripts, nixos-install and kexec.
+
+use std::path::Path;
+
+use super::super::Disks;
+use super::super::simulated::{Cut, Simulated};
+use super::cuts::MOMENTS;
+use super::world::{End, World, block_on};
+use crate::Target;
+
+fn world() -> World {
+    World { target: Target::NixOs, ..World::new() }
+}
+
+/// Runs until the machine has gone over to its installed system, and there to the end.
+fn finish(world: &World, machine: &Simulated, what: &str) {
+    let mut end = block_on(world.run(machine));
+    for start in 0..3 {
+        if end != End::Dead {
+            break;
+        }
+        machine.power_on(start);
+        end = block_on(world.run(machine));
+    }
+    assert_eq!(end, End::Done, "{what}");
+    let state = machine.state();
+    assert_eq!(state.violations, Vec::<String>::new(), "{what}");
+    assert!(state.done.iter().any(|done| done == "systemctl kexec"), "{what}: {:?}", state.done);
+    drop(state);
+    let record = block_on(machine.read_file(Path::new("/var/lib/plasma/.plasma/installed.json")));
+    let record = String::from_utf8(record.expect("alive").expect("installed")).expect("text");
+    assert!(record.contains(&world.order) && record.contains("nixos-system-node01"), "{record}");
+}
+
+#[test]
+fn it_is_laid_out_installed_and_gone_over_to() {
+    let world = world();
+    let machine = world.machine(|_| {});
+    finish(&world, &machine, "nixos");
+    let done = machine.state().done.clone();
+    let runs: Vec<&str> =
+        done.iter().filter_map(|done| done.strip_prefix("run ")).map(|run| run.trim()).collect();
+    assert_eq!(runs.len(), 3, "{runs:?}");
+    assert!(runs[0].contains("copy --from http://10.20.0.1:8080/boot/cache --to local?root=/mnt"));
+    assert!(runs[1].starts_with("nixos-install --root /mnt --system /nix/store/abc-"));
+    assert!(runs[2].contains("--command-line=init=/nix/store/abc-nixos-system-node01/init"));
+    assert_eq!(machine.state().formats, 1);
+}
+
+#[test]
+fn cut_at_every_operation_it_ends_in_its_system() {
+    let world = world();
+    let whole = world.machine(|_| {});
+    finish(&world, &whole, "whole");
+    let operations = whole.state().done.len();
+    for at in 0..operations {
+        for moment in MOMENTS {
+            for cut in [Cut::Power, Cut::Agent] {
+                let machine = world.machine(|_| {});
+                machine.state().cut = Some((at, moment, cut));
+                finish(&world, &machine, &format!("{cut:?} cut {moment:?} operation {at}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_script_that_means_another_disk_stops() {
+    let world = world();
+    let machine = world.machine(|state| {
+        state.image.insert("/etc/plasma/nixos/node01/devices".into(), b"/dev/vdb\n".to_vec());
+    });
+    let other = machine.state().disks[1].contents();
+    let End::Stopped(failure) = block_on(world.run(&machine)) else { panic!("not stopped") };
+    assert_eq!(failure.code, "FB-2010");
+    assert!(machine.state().disks[1].contents() == other);
+    assert_eq!(machine.state().formats, 0);
+}
