@@ -21,20 +21,46 @@ skipped() {
 # install COMMAND PACKAGE: makes sure a command is there; false when it can't be had
 install() {
   command -v "$1" >/dev/null 2>&1 && return 0
+  apt_install "$2" && command -v "$1" >/dev/null 2>&1
+}
+
+# install_file FILE PACKAGE: the same for a package without commands
+install_file() {
+  [ -e "$1" ] && return 0
+  apt_install "$2" && [ -e "$1" ]
+}
+
+apt_install() {
   command -v apt-get >/dev/null 2>&1 || return 1
   [ "$(id -u)" = 0 ] || return 1
-  note "installing $2"
+  note "installing $1"
   # a service's package must not start the service
   printf '#!/bin/sh\nexit 101\n' >/tmp/plasma-policy-$$ && chmod +x /tmp/plasma-policy-$$
   local policy=/usr/sbin/policy-rc.d ours=
   [ -e "$policy" ] || { mv /tmp/plasma-policy-$$ "$policy"; ours=1; }
   local tried=1
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$2" >/dev/null 2>&1 ||
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$1" >/dev/null 2>&1 ||
     { apt-get update -qq >/dev/null 2>&1 &&
-      DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$2" >/dev/null; } || tried=
+      DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$1" >/dev/null; } || tried=
   [ -n "$ours" ] && rm -f "$policy"
   rm -f /tmp/plasma-policy-$$
-  [ -n "$tried" ] && command -v "$1" >/dev/null 2>&1
+  [ -n "$tried" ]
+}
+
+# lab_tools: what the lab's machines need; false, with the reasons in lab_lacks, when something can't be had
+lab_lacks=()
+lab_tools() {
+  lab_lacks=()
+  local pair
+  for pair in ip:iproute2 setpriv:util-linux ssh-keygen:openssh-client dnsmasq:dnsmasq-base \
+    qemu-system-x86_64:qemu-system-x86 mmdebstrap:mmdebstrap mksquashfs:squashfs-tools cpio:cpio zstd:zstd; do
+    install "${pair%:*}" "${pair#*:}" || lab_lacks+=("${pair%:*} is missing: install ${pair#*:}")
+  done
+  for pair in /usr/share/OVMF/OVMF_CODE_4M.fd:ovmf /usr/lib/ipxe/undionly.kpxe:ipxe \
+    /usr/lib/ipxe/qemu/pxe-virtio.rom:ipxe-qemu; do
+    install_file "${pair%:*}" "${pair#*:}" || lab_lacks+=("${pair%:*} is missing: install ${pair#*:}")
+  done
+  [ ${#lab_lacks[@]} -eq 0 ]
 }
 
 need_rust() {
@@ -47,8 +73,8 @@ need_rust() {
 need_libssh2() {
   install pkg-config pkg-config || die "pkg-config is missing: install pkg-config"
   pkg-config --exists libssh2 openssl zlib && return
-  install libssh2-1-dev libssh2-1-dev || true
-  install libssl-dev libssl-dev || true
-  install zlib1g-dev zlib1g-dev || true
+  apt_install libssh2-1-dev || true
+  apt_install libssl-dev || true
+  apt_install zlib1g-dev || true
   pkg-config --exists libssh2 openssl || die "libssh2 is missing: install libssh2-1-dev and libssl-dev"
 }

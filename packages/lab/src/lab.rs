@@ -27,8 +27,8 @@ pub struct Options {
     pub bins: Option<PathBuf>,
     /// The folder of the image.
     pub images: PathBuf,
-    /// How many machines.
-    pub nodes: usize,
+    /// Which nodes of the inventory have machines; the first of them forms the cluster.
+    pub nodes: Vec<usize>,
     /// Their firmware.
     pub firmware: Firmware,
     /// Who computes.
@@ -48,7 +48,7 @@ impl Options {
             dir: dir.to_owned(),
             bins: None,
             images: images.to_owned(),
-            nodes: 3,
+            nodes: vec![1, 2, 3],
             firmware: Firmware::Bios,
             accel: Accel::Tcg,
             proxy_dhcp: false,
@@ -61,7 +61,7 @@ impl Options {
 /// A network, a boot server, and machines. Dropping it ends all of them.
 #[derive(Debug)]
 pub struct Lab {
-    /// The machines, by their place: the first is node01.
+    /// The machines, in the order in which their nodes were named.
     pub machines: Vec<Machine>,
     /// The boot server.
     pub server: BootServer,
@@ -80,10 +80,10 @@ impl Lab {
         let dir = &options.dir;
         fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
         let key = ssh_key(dir)?;
-        let inventory = inventory(options.nodes, &key)?;
+        let inventory = inventory(&options.nodes, &key)?;
         let network = Network::create("10.20.0.1/24")?;
         let mut machines = Vec::new();
-        for number in 1..=options.nodes {
+        for &number in &options.nodes {
             network.tap(&format!("tap{number}"))?;
             machines.push(Machine::new(&dir.join(name(number)), spec(options, number)?)?);
         }
@@ -153,7 +153,7 @@ impl Lab {
         F: Fn(&NodeStatus, &Machine) -> bool,
     {
         let begun = Instant::now();
-        let node = name(number);
+        let node = self.machine(number)?.spec.name.clone();
         loop {
             self.look()?;
             let asked = self.server.status().await;
@@ -214,9 +214,9 @@ impl Lab {
 
     /// A client of the cluster, with the operator's certificate.
     pub fn client(&self) -> Result<Client> {
-        let endpoints: Vec<String> = (1..=self.machines.len())
-            .map(|number| format!("https://{}:2379", address(number)))
-            .collect();
+        let endpoints =
+            self.machines.iter().map(|machine| format!("https://{}:2379", machine.spec.address));
+        let endpoints: Vec<String> = endpoints.collect();
         Ok(Client::connect(endpoints, Some(Tls::load(&self.server.operator_files())?))?)
     }
 
@@ -262,6 +262,10 @@ pub fn address(number: usize) -> String {
     format!("10.20.0.{}", 10 + number)
 }
 
+fn mac(number: usize) -> String {
+    format!("52:54:00:20:00:{:02}", 10 + number)
+}
+
 fn spec(options: &Options, number: usize) -> Result<Spec> {
     let dir = options.dir.join(name(number));
     fs::create_dir_all(&dir)?;
@@ -269,7 +273,8 @@ fn spec(options: &Options, number: usize) -> Result<Spec> {
         name: name(number),
         serial: format!("PLASMA-NODE{number:02}"),
         uuid: format!("00000000-0000-4000-8000-0000000000{number:02}"),
-        mac: format!("52:54:00:20:00:{:02}", 10 + number),
+        mac: mac(number),
+        address: address(number),
         tap: format!("tap{number}"),
         disks: vec![Disk::blank(&dir, &format!("PLASMA-DISK{number:02}"), options.disk_gib)?],
         firmware: options.firmware,
@@ -280,19 +285,21 @@ fn spec(options: &Options, number: usize) -> Result<Spec> {
     })
 }
 
-/// The inventory that comes with the project, cut or grown to this many nodes, with the lab's key.
-fn inventory(nodes: usize, key: &str) -> Result<Value> {
+/// The inventory that comes with the project, with these nodes and the lab's key.
+fn inventory(numbers: &[usize], key: &str) -> Result<Value> {
     let mut value: Value = serde_json::from_str(inventory::Inventory::built_in())?;
     let model = value["nodes"]["node01"].clone();
     let known = value["nodes"].as_object_mut().context("nodes")?;
-    known.retain(|node, _| (1..=nodes).any(|number| *node == name(number)));
-    for number in 1..=nodes {
-        let node = known.entry(name(number)).or_insert_with(|| model.clone());
+    known.clear();
+    for &number in numbers {
+        let mut node = model.clone();
         node["address"] = json!(address(number));
-        node["macs"] = json!([format!("52:54:00:20:00:{:02}", 10 + number)]);
+        node["macs"] = json!([mac(number)]);
         node["serial"] = json!(format!("PLASMA-NODE{number:02}"));
         node["disk"]["match"] = json!({ "serial": format!("PLASMA-DISK{number:02}") });
+        known.insert(name(number), node);
     }
+    value["cluster"]["former"] = json!(name(*numbers.first().context("no nodes")?));
     value["operators"] = json!([{ "name": "admin", "sshKeys": [key] }]);
     Ok(value)
 }

@@ -45,6 +45,8 @@ pub struct Spec {
     pub uuid: String,
     /// Its network card.
     pub mac: String,
+    /// The address that its node has.
+    pub address: String,
     /// Its tap device.
     pub tap: String,
     /// Its disks, in the order of their slots.

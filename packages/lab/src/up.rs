@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::lab::{Lab, Options, joined, name};
+use crate::lab::{Lab, Options, joined};
 use crate::machine::{Accel, Firmware};
 use crate::timing::{Times, all_joined, table, times};
 use crate::{accel, image};
@@ -21,6 +21,9 @@ pub struct UpArgs {
     /// How many machines.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=9))]
     nodes: u8,
+    /// One node alone: node02.
+    #[arg(long, value_name = "NODE", conflicts_with = "nodes", value_parser = number)]
+    only: Option<usize>,
     /// UEFI firmware that loads iPXE by TFTP, instead of BIOS.
     #[arg(long)]
     uefi: bool,
@@ -45,6 +48,13 @@ pub struct UpArgs {
     /// Where disks, consoles and the boot server's state go; without it a temporary folder.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
+}
+
+fn number(text: &str) -> Result<usize, String> {
+    let number = text.strip_prefix("node").and_then(|digits| digits.parse().ok());
+    number
+        .filter(|number| (1..=9).contains(number))
+        .ok_or_else(|| "use node01 to node09".to_owned())
 }
 
 #[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
@@ -77,13 +87,14 @@ pub fn up(args: &UpArgs) -> Result<()> {
     };
     let options = Options {
         bins,
-        nodes: args.nodes.into(),
+        nodes: args.only.map_or_else(|| (1..=args.nodes.into()).collect(), |only| vec![only]),
         firmware,
         accel,
         proxy_dhcp: args.proxy_dhcp,
         ..Options::new(&dir, &images)
     };
-    eprintln!("{} machine(s), {firmware:?}, {accel:?}, in {}", args.nodes, dir.display());
+    let count = options.nodes.len();
+    eprintln!("{count} machine(s), {firmware:?}, {accel:?}, in {}", dir.display());
     let mut columns: Vec<(String, Times)> = Vec::new();
     let mut bare = None;
     let mut alone = None;
@@ -92,8 +103,9 @@ pub fn up(args: &UpArgs) -> Result<()> {
         let bare_times = on_its_own_thread(|| bare_boot(&options, &scratch.path().join("bare")))?;
         bare = bare_times.marks.get("bare").copied();
         columns.push(("bare".to_owned(), bare_times));
-        if args.nodes > 1 {
-            let one = Options { dir: scratch.path().join("one"), nodes: 1, ..options.clone() };
+        if count > 1 {
+            let one =
+                Options { dir: scratch.path().join("one"), nodes: vec![1], ..options.clone() };
             let joined = on_its_own_thread(|| run(&one, false))?;
             alone = all_joined(&joined);
             columns.extend(joined.into_iter().map(|times| ("one alone".to_owned(), times)));
@@ -110,7 +122,7 @@ pub fn up(args: &UpArgs) -> Result<()> {
     if let (Some(alone), Some(together)) = (alone, together) {
         let ratio = together.as_secs_f64() / alone.as_secs_f64();
         let cores = std::thread::available_parallelism().map_or(1, Into::into);
-        println!("{} machines together / one alone: {ratio:.2} (on {cores} cores)", args.nodes);
+        println!("{count} machines together / one alone: {ratio:.2} (on {cores} cores)");
     }
     Ok(())
 }
@@ -134,7 +146,7 @@ fn run(options: &Options, keep: bool) -> Result<Vec<Times>> {
             lab.server.start().await?;
             lab.power_on()?;
             let times = watch(&mut lab).await?;
-            let members = lab.prove(options.nodes).await?;
+            let members = lab.prove(options.nodes.len()).await?;
             println!("\na cluster of {} voting member(s):", members.len());
             for member in &members {
                 println!("  {:016x}  {:<8} {}", member.id, member.name, member.peer_urls.join(" "));
@@ -169,8 +181,8 @@ async fn watch(lab: &mut Lab) -> Result<Vec<Times>> {
         }
         lab.look()?;
         let status = lab.server.status().await.context("ask the boot server")?;
-        for (index, machine) in lab.machines.iter().enumerate() {
-            let node = name(index + 1);
+        for machine in &lab.machines {
+            let node = machine.spec.name.clone();
             let known = status.nodes.get(&node);
             let fresh = known
                 .and_then(|known| known.report.as_ref())
@@ -206,7 +218,7 @@ async fn watch(lab: &mut Lab) -> Result<Vec<Times>> {
 
 /// The same kernel and root without the agent.
 fn bare_boot(options: &Options, dir: &std::path::Path) -> Result<Times> {
-    let mut options = Options { dir: dir.to_owned(), nodes: 1, ..options.clone() };
+    let mut options = Options { dir: dir.to_owned(), nodes: vec![1], ..options.clone() };
     options.server.extra_args = vec!["plasma.agent=off".to_owned()];
     let mut lab = Lab::prepare(&options)?;
     runtime()?.block_on(async {
