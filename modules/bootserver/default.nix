@@ -40,10 +40,9 @@ let
           "AF_INET"
           "AF_INET6"
           "AF_NETLINK"
-          "AF_PACKET"
           "AF_UNIX"
         ];
-        because = "dnsmasq learns of addresses by netlink, and reaches clients without one by raw packets";
+        because = "dnsmasq learns of the host's addresses by netlink";
       };
     }
   );
