@@ -6,10 +6,13 @@ use fault::{Fault, Kind};
 use rpc::ServerTime;
 use steps::Probe;
 
-use crate::{MachineSettings, Mode, codes, command};
+use crate::disk::run_command;
+use crate::{MachineSettings, Mode, codes};
 
 /// Certificates are dated back by five minutes, so a clock within two is right enough.
 const CLOSE: Duration = Duration::from_secs(120);
+/// Setting the hardware clock waits for the turn of a second.
+const HARDWARE: Duration = Duration::from_secs(5);
 
 /// Compares the clock with the boot server's.
 pub(crate) fn probe(there: ServerTime, mode: Mode) -> Probe {
@@ -43,8 +46,9 @@ pub(crate) async fn act(there: ServerTime, machine: &MachineSettings) -> Result<
     })?;
     tracing::info!(unix = unix.as_secs(), "the clock was set to the boot server's");
     // a convenience: at the next boot the clock is nearer
-    if let Err(why) = command::run(&machine.tool("hwclock"), &["--systohc", "--utc"]).await {
-        tracing::debug!(%why, "the hardware clock was not set");
+    let args = ["--systohc", "--utc"];
+    if let Err(fault) = run_command(&machine.tool("hwclock"), &args, HARDWARE).await {
+        tracing::debug!(%fault, "the hardware clock was not set");
     }
     Ok(())
 }

@@ -17,7 +17,6 @@ mod agent;
 mod bootserver;
 mod clock;
 pub mod codes;
-mod command;
 mod console;
 mod context;
 mod disk;

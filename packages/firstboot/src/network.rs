@@ -12,7 +12,8 @@ use inventory::{Cluster, Node};
 use serde::Deserialize;
 use steps::Probe;
 
-use crate::{MachineSettings, codes, command, files, hardware, kernel};
+use crate::disk::run_command;
+use crate::{MachineSettings, codes, files, hardware, kernel};
 
 /// Sorts before what the image brings, so that it decides for the card.
 const FILE: &str = "/run/systemd/network/05-plasma.network";
@@ -69,9 +70,9 @@ impl Network<'_> {
         let nic = self.nic()?;
         files::publish(&self.file(), self.text(&nic).as_bytes())?;
         for args in [&["reload"][..], &["reconfigure", &nic.name]] {
-            command::run(&self.machine.tool("networkctl"), args).await.map_err(|why| {
-                fault(why, "systemd-networkd must run; see journalctl -u systemd-networkd")
-            })?;
+            let hint = "systemd-networkd must run; see journalctl -u systemd-networkd";
+            let told = run_command(&self.machine.tool("networkctl"), args, SETTLES).await;
+            told.map_err(|failed| fault(failed.what, hint))?;
         }
         let settled = async {
             while !self.holds(&nic).await? {
@@ -109,10 +110,10 @@ impl Network<'_> {
 
     async fn holds(&self, nic: &Nic) -> Result<bool, Fault> {
         let args = ["-json", "address", "show"];
-        let text = command::run(&self.machine.tool("ip"), &args)
+        let shown = run_command(&self.machine.tool("ip"), &args, SETTLES)
             .await
-            .map_err(|why| fault(why, "the image needs iproute2"))?;
-        let links: Vec<Link> = serde_json::from_str(&text)
+            .map_err(|failed| fault(failed.what, "the image needs iproute2"))?;
+        let links: Vec<Link> = serde_json::from_slice(&shown)
             .map_err(|error| fault(format!("ip: {error}"), "the image needs iproute2"))?;
         let wanted = (Some(self.node.address), Some(self.node.prefix_length));
         Ok(links

@@ -3,16 +3,20 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use fault::{Fault, Kind};
 use inventory::Inventory;
 
 use crate::agent::state_fault;
-use crate::{MachineSettings, codes, command, files};
+use crate::disk::run_command;
+use crate::{MachineSettings, codes, files};
 
 const AUTHORIZED: &str = "/etc/ssh/authorized_keys.d/root";
 const HOST_KEY: &str = "/etc/ssh/keys/ssh_host_ed25519_key";
 const UNIT: &str = "ssh.service";
+/// Making a key takes no longer, even where the processor is software.
+const SHORT: Duration = Duration::from_secs(60);
 
 /// Lets in the inventory's operators, and nobody else.
 pub(crate) fn authorize(machine: &MachineSettings, inventory: &Inventory) -> Result<(), Fault> {
@@ -51,9 +55,9 @@ pub(crate) async fn make_host_key(machine: &MachineSettings) -> Result<(), Fault
         }
         let path = new.to_string_lossy();
         let args = ["-q", "-t", "ed25519", "-N", "", "-C", "", "-f", &path];
-        command::run(&machine.tool("ssh-keygen"), &args).await.map_err(|why| {
+        run_command(&machine.tool("ssh-keygen"), &args, SHORT).await.map_err(|failed| {
             let hint = "the image needs openssh's ssh-keygen";
-            Fault::new(codes::HOST_KEY, Kind::Unavailable, why, hint)
+            Fault::new(codes::HOST_KEY, Kind::Unavailable, failed.what, hint)
         })?;
         let keep = |error: std::io::Error| state_fault(format!("cannot keep the key: {error}"));
         fs::set_permissions(&new, fs::Permissions::from_mode(0o600)).map_err(keep)?;
@@ -64,8 +68,8 @@ pub(crate) async fn make_host_key(machine: &MachineSettings) -> Result<(), Fault
     }
     // sshd reads its keys when it starts; without one it could not start before
     let args = ["--no-block", "restart", UNIT];
-    if let Err(why) = command::run(&machine.tool("systemctl"), &args).await {
-        tracing::warn!(%why, "sshd was not started: nobody can log in over the network");
+    if let Err(fault) = run_command(&machine.tool("systemctl"), &args, SHORT).await {
+        tracing::warn!(%fault, "sshd was not started: nobody can log in over the network");
     }
     Ok(())
 }

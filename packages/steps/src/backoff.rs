@@ -8,20 +8,20 @@ use std::time::Duration;
 pub struct Pause {
     tries: u32,
     seed: u64,
+    longest: Duration,
 }
 
 const FIRST: Duration = Duration::from_millis(200);
-const CAP: Duration = Duration::from_secs(10);
 
 impl Pause {
-    /// No try has been made yet.
-    pub fn new(seed: u64) -> Self {
-        Pause { tries: 0, seed: seed | 1 }
+    /// No try has been made yet; no pause is longer than `longest`.
+    pub fn new(seed: u64, longest: Duration) -> Self {
+        Pause { tries: 0, seed: seed | 1, longest }
     }
 
-    /// The next pause: between half and all of the doubled one, never over 10 s.
+    /// The next pause: between half and all of the doubled one, never over the longest.
     pub fn next_pause(&mut self) -> Duration {
-        let full = FIRST.saturating_mul(1 << self.tries.min(10)).min(CAP);
+        let full = FIRST.saturating_mul(1 << self.tries.min(10)).min(self.longest);
         self.tries = self.tries.saturating_add(1);
         // xorshift64: enough to spread machines out
         self.seed ^= self.seed << 13;
@@ -44,8 +44,9 @@ mod tests {
 
     #[test]
     fn pauses_grow_to_a_cap_and_never_pass_it() {
+        const CAP: Duration = Duration::from_secs(10);
         for seed in 0..100 {
-            let mut pause = Pause::new(seed);
+            let mut pause = Pause::new(seed, CAP);
             let first = pause.next_pause();
             assert!(first >= FIRST / 2 && first <= FIRST, "{first:?}");
             for _ in 0..50 {

@@ -98,16 +98,8 @@ impl Machine {
         if let Some(first) = plan.first() {
             ledger.note(*first, Outcome::Running, 0, false);
         }
-        Machine {
-            plan,
-            at: 0,
-            phase: Phase::Probe,
-            pause: Pause::new(seed),
-            began: now,
-            counted: now,
-            ledger,
-            seed,
-        }
+        let pause = pause_of(plan.first(), seed);
+        Machine { plan, at: 0, phase: Phase::Probe, pause, began: now, counted: now, ledger, seed }
     }
 
     /// What to do next.
@@ -142,6 +134,7 @@ impl Machine {
                 self.ledger.note(step, Outcome::Off { reason: reason.to_owned() }, 0, false);
             }
         }
+        self.pause = pause_of(self.plan.get(self.at), self.seed);
         self.phase = Phase::Probe;
     }
 
@@ -183,7 +176,7 @@ impl Machine {
         self.at += 1;
         self.phase = Phase::Probe;
         self.began = now;
-        self.pause = Pause::new(self.seed.wrapping_add(self.at as u64));
+        self.pause = pause_of(self.plan.get(self.at), self.seed.wrapping_add(self.at as u64));
         if let Some(&following) = self.plan.get(self.at) {
             self.note(following, Outcome::Running, now, false);
         }
@@ -219,6 +212,11 @@ impl Machine {
         self.counted = now;
         self.ledger.note(step, outcome, millis, acted);
     }
+}
+
+fn pause_of(step: Option<&Step>, seed: u64) -> Pause {
+    let step = step.copied().unwrap_or(Step::Bless);
+    Pause::new(seed, step.limits().longest_pause)
 }
 
 #[cfg(test)]

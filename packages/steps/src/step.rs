@@ -81,7 +81,12 @@ impl Step {
             | Step::Services
             | Step::Gates => None,
         };
-        Limits { deadline }
+        // what happens on this machine alone is looked at often: seconds count
+        let longest_pause = match self {
+            Step::Network | Step::Join | Step::Services | Step::Gates => Duration::from_secs(1),
+            _ => Duration::from_secs(10),
+        };
+        Limits { deadline, longest_pause }
     }
 }
 
@@ -96,4 +101,6 @@ impl std::fmt::Display for Step {
 pub struct Limits {
     /// Longest time from the step's first probe to its success.
     pub deadline: Option<Duration>,
+    /// Longest time between two looks while it waits.
+    pub longest_pause: Duration,
 }

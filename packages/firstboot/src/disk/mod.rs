@@ -37,6 +37,7 @@ use self::teardown::read_sector;
 use crate::install::{Install as _, Installs};
 use crate::{Context, Settings, codes};
 
+pub(crate) use self::command::run as run_command;
 pub(crate) use self::layout::{ESP, Layout, part};
 pub(crate) use self::os::{Block, Disks, Expected, Source, put, put_copy};
 pub(crate) use self::real::RealDisks;
@@ -280,11 +281,7 @@ async fn write_claim<D: Disks>(
     context: &Context<'_>,
     stage: Stage,
 ) -> Result<(), Fault> {
-    let blocks = disks.blocks().await?;
-    let wanted = wanted_disk(context)?;
-    if !select::select(&blocks, wanted)?.iter().any(|chosen| {
-        chosen.path == disk.path && chosen.serial == disk.serial && chosen.wwn == disk.wwn
-    }) {
+    if !disks.is_same(disk).await? {
         return Err(stop(
             codes::DISK_CHANGED,
             format!("{} is no longer the disk that was chosen", select::shown(disk)),
