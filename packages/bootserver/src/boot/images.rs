@@ -40,35 +40,56 @@ pub(crate) struct Listed {
 
 impl Manifest {
     /// Reads a manifest, and refuses what could not be put into a script or a path.
-    pub(crate) fn parse(text: &[u8]) -> Result<Manifest, String> {
-        let manifest: Manifest = serde_json::from_slice(text).map_err(|e| e.to_string())?;
+    pub(crate) fn parse(text: &[u8]) -> Result<Manifest, BadManifest> {
+        let manifest: Manifest = serde_json::from_slice(text)?;
         if manifest.version != VERSION {
-            return Err(format!("it has version {}, not {VERSION}", manifest.version));
+            return Err(BadManifest::Version(manifest.version));
         }
         if !is_plain(&manifest.target) {
-            return Err("its target is no name".to_owned());
+            return Err(BadManifest::Target);
         }
         if manifest.files.len() > MAX_FILES {
-            return Err(format!("it lists more than {MAX_FILES} files"));
+            return Err(BadManifest::TooMany);
         }
         let printable = |text: &str| text.bytes().all(|b| matches!(b, b' '..=b'~'));
         if manifest.cmdline.as_deref().is_some_and(|line| !printable(line) || line.len() > 2048) {
-            return Err("its cmdline is no line of kernel arguments".to_owned());
+            return Err(BadManifest::Cmdline);
         }
         for (name, listed) in &manifest.files {
             let hex = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
             if !is_plain(name) || name == MANIFEST {
-                return Err(format!("{name:?} is no name of an image"));
+                return Err(BadManifest::Name(name.clone()));
             }
             if listed.sha256.len() != 64 || !listed.sha256.bytes().all(hex) {
-                return Err(format!("the sha256 of {name} is no sum"));
+                return Err(BadManifest::Sum(name.clone()));
             }
         }
-        match ["vmlinuz", "initrd"].iter().find(|name| !manifest.files.contains_key(**name)) {
-            Some(name) => Err(format!("it lists no {name}")),
+        match ["vmlinuz", "initrd"].into_iter().find(|name| !manifest.files.contains_key(*name)) {
+            Some(name) => Err(BadManifest::Lacks(name)),
             None => Ok(manifest),
         }
     }
+}
+
+/// Why a manifest cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BadManifest {
+    #[error("{0}")]
+    Json(#[from] serde_json::Error),
+    #[error("it has version {0}, not {VERSION}")]
+    Version(u32),
+    #[error("its target is no name")]
+    Target,
+    #[error("it lists more than {MAX_FILES} files")]
+    TooMany,
+    #[error("its cmdline is no line of kernel arguments")]
+    Cmdline,
+    #[error("{0:?} is no name of an image")]
+    Name(String),
+    #[error("the sha256 of {0} is no sum")]
+    Sum(String),
+    #[error("it lists no {0}")]
+    Lacks(&'static str),
 }
 
 /// A file's name and nothing that leads elsewhere.

@@ -85,9 +85,9 @@ impl Streams {
             let why = match tokio::time::timeout(limit, send).await {
                 Ok(Ok(())) => return,
                 Ok(Err(why)) => why,
-                Err(_) => "the reader is too slow".to_owned(),
+                Err(_) => Cut::Slow,
             };
-            tracing::debug!(why, "an image was not sent to its end");
+            tracing::debug!(%why, "an image was not sent to its end");
             drop(place);
         });
         Body::from_stream(Whole { told, left: count })
@@ -118,25 +118,34 @@ impl Stream for Whole {
     }
 }
 
+/// Why a body was cut short.
+#[derive(Debug, thiserror::Error)]
+enum Cut {
+    #[error("the image cannot be read: {0}")]
+    Disk(#[from] std::io::Error),
+    #[error("the reader went away or takes nothing")]
+    Reader,
+    #[error("the reader is too slow")]
+    Slow,
+}
+
 async fn send(
     file: File,
     first: u64,
     count: u64,
     stall: Duration,
     tell: &mpsc::Sender<Bytes>,
-) -> Result<(), String> {
+) -> Result<(), Cut> {
     let mut file = tokio::fs::File::from_std(file);
     file.set_max_buf_size(CHUNK);
-    file.seek(SeekFrom::Start(first)).await.map_err(|e| e.to_string())?;
+    file.seek(SeekFrom::Start(first)).await?;
     let mut left = count;
     while left > 0 {
         let size = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
         let mut chunk = vec![0u8; size];
-        file.read_exact(&mut chunk).await.map_err(|e| e.to_string())?;
+        file.read_exact(&mut chunk).await?;
         left -= size as u64;
-        tell.send_timeout(chunk.into(), stall)
-            .await
-            .map_err(|_| "the reader went away or takes nothing".to_owned())?;
+        tell.send_timeout(chunk.into(), stall).await.map_err(|_| Cut::Reader)?;
     }
     Ok(())
 }
