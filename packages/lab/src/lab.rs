@@ -68,7 +68,7 @@ pub struct Lab {
     /// What the boot server was told.
     pub inventory: Value,
     dir: PathBuf,
-    _foreign: Option<ForeignDhcp>,
+    foreign: Option<ForeignDhcp>,
     // last: what runs inside is gone when it is removed
     network: Network,
 }
@@ -90,7 +90,7 @@ impl Lab {
         let mut server_options = options.server.clone();
         server_options.proxy = options.proxy_dhcp;
         let foreign = match options.proxy_dhcp {
-            true => Some(ForeignDhcp::start(dir, &network, &[])?),
+            true => Some(ForeignDhcp::start(dir, &network)?),
             false => None,
         };
         let bin = match &options.bins {
@@ -108,7 +108,7 @@ impl Lab {
         fs::write(dir.join("lab.json"), serde_json::to_string_pretty(&about)?)?;
         network.enter()?;
         let dir = dir.clone();
-        Ok(Lab { machines, server, inventory, dir, _foreign: foreign, network })
+        Ok(Lab { machines, server, inventory, dir, foreign, network })
     }
 
     /// Its folder.
@@ -119,6 +119,11 @@ impl Lab {
     /// Its network.
     pub fn network(&self) -> &Network {
         &self.network
+    }
+
+    /// Makes the foreign DHCP server lend these addresses to these cards from now on.
+    pub fn foreign_dhcp(&mut self, leases: &[(&str, &str)]) -> Result<()> {
+        self.foreign.as_mut().context("no foreign DHCP server")?.lend(leases)
     }
 
     /// Powers all machines on.

@@ -58,18 +58,31 @@ impl BootServer {
             process: None,
         };
         server.write_inventory(inventory)?;
-        let out = Command::new(bin)
+        server.make_state()?;
+        Ok(server)
+    }
+
+    fn make_state(&self) -> Result<()> {
+        let out = Command::new(&self.bin)
             .arg("init")
             .arg("--dir")
-            .arg(server.state())
+            .arg(self.state())
             .arg("--inventory")
-            .arg(server.inventory())
+            .arg(self.inventory())
             .output()
-            .with_context(|| format!("run {}", bin.display()))?;
+            .with_context(|| format!("run {}", self.bin.display()))?;
         if !out.status.success() {
             bail!("bootserver init: {}", String::from_utf8_lossy(&out.stderr).trim());
         }
-        Ok(server)
+        Ok(())
+    }
+
+    /// Starts over with a new cluster that nobody has joined.
+    pub async fn forget(&mut self) -> Result<()> {
+        self.kill();
+        fs::remove_dir_all(self.state())?;
+        self.make_state()?;
+        self.start().await
     }
 
     /// What varies; changes hold from the next start.

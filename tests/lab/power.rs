@@ -1,0 +1,109 @@
+//! Power is cut while a machine installs itself. It always ends up joined. `./scripts/test --lab`
+#![allow(clippy::print_stderr, reason = "a long run says how far it is")]
+
+mod world;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use lab::timing::STEPS;
+use lab::{Disk, Lab, joined};
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+use world::{PATIENCE, test};
+
+/// How many random moments; each takes an install of its own.
+fn moments() -> u32 {
+    number("PLASMA_LAB_CUTS", 20)
+}
+
+fn number(name: &str, default: u32) -> u32 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+/// A disk that belongs to nobody in the inventory, with something on it.
+fn beside(lab: &mut Lab) -> Result<(Disk, String)> {
+    let disk = Disk::blank(lab.dir(), "SOMEBODYS-DISK", 1)?;
+    disk.write(1 << 20, &[0xa5; 4096])?;
+    lab.machines[0].spec.disks.push(disk.clone());
+    let sum = disk.checksum()?;
+    Ok((disk, sum))
+}
+
+async fn goes_on_to_join(lab: &mut Lab) -> Result<()> {
+    lab.machines[0].power_on()?;
+    lab.wait(1, "it has joined after the cut", PATIENCE, joined).await?;
+    lab.prove(1).await.map(drop)
+}
+
+/// A machine as new: blank disk, and the boot server has never heard of it.
+async fn start_over(lab: &mut Lab) -> Result<()> {
+    lab.machines[0].power_cut();
+    lab.machines[0].spec.disks[0].replace_by_blank()?;
+    lab.server.forget().await
+}
+
+#[test]
+#[ignore = "long: ./scripts/test --lab"]
+fn cut_at_every_step_it_still_joins() -> Result<()> {
+    test(
+        |options| options.nodes = vec![1],
+        async |lab| {
+            let (other, sum) = beside(lab)?;
+            for step in STEPS {
+                start_over(lab).await?;
+                lab.machines[0].power_on()?;
+                let at = lab.wait(1, &format!("it is at {step}"), PATIENCE, |status, machine| {
+                    status.report.as_ref().is_some_and(|report| {
+                        report.received > machine.powered_unix()
+                            && (report.progress.step == step
+                                || report.progress.phases.contains_key(step))
+                    })
+                });
+                at.await?;
+                lab.machines[0].power_cut();
+                goes_on_to_join(lab).await.with_context(|| format!("after a cut at {step}"))?;
+                ensure!(other.checksum()? == sum, "another disk changed after a cut at {step}");
+                eprintln!("cut at {step}: joined after {:.0?}", lab.machines[0].uptime());
+            }
+            Ok(())
+        },
+    )
+}
+
+#[test]
+#[ignore = "long: ./scripts/test --lab"]
+fn cut_at_random_moments_it_still_joins() -> Result<()> {
+    test(
+        |options| options.nodes = vec![1],
+        async |lab| {
+            let (other, sum) = beside(lab)?;
+            let seed = number("PLASMA_LAB_SEED", 1);
+            let mut random = SmallRng::seed_from_u64(seed.into());
+            lab.machines[0].power_on()?;
+            lab.wait(1, "it has joined", PATIENCE, joined).await?;
+            let whole = lab.machines[0].uptime();
+            for round in 1..=moments() {
+                start_over(lab).await?;
+                lab.machines[0].power_on()?;
+                // from the kernel's start on; firmware writes nothing
+                let moment = whole.mul_f64(random.random_range(0.3..1.0));
+                let until = Instant::now() + moment;
+                while Instant::now() < until {
+                    lab.look()?;
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                lab.machines[0].power_cut();
+                goes_on_to_join(lab)
+                    .await
+                    .with_context(|| format!("seed {seed}, round {round}: cut at {moment:?}"))?;
+                ensure!(other.checksum()? == sum, "another disk changed in round {round}");
+                eprintln!(
+                    "seed {seed}, round {round}: cut at {moment:.1?}, joined {:.0?} after power-on",
+                    lab.machines[0].uptime()
+                );
+            }
+            Ok(())
+        },
+    )
+}
