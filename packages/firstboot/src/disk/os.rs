@@ -27,6 +27,8 @@ pub(crate) struct Block {
     pub(crate) model: Option<String>,
     /// Whether it turns.
     pub(crate) rotational: bool,
+    /// The kernel's number for this disk in this place: a disk that is plugged again has another.
+    pub(crate) sequence: Option<u64>,
     /// Whether it cannot be written.
     pub(crate) read_only: bool,
     /// Where it is mounted; `[SWAP]` for swap.
@@ -128,6 +130,8 @@ pub(crate) trait Disks {
     async fn signatures(&self, device: &str) -> Result<Vec<String>, Fault>;
     /// Bytes of a device, past the page cache of its partitions.
     async fn read(&self, device: &str, offset: u64, length: usize) -> Result<Vec<u8>, Fault>;
+    /// Whether a disk's name still means the disk that was seen.
+    async fn is_same(&self, disk: &Block) -> Result<bool, Fault>;
     /// Whether the running system was booted from a disk, which it then must not lay out.
     async fn booted_from_disk(&self) -> Result<bool, Fault>;
 
@@ -179,6 +183,16 @@ pub(crate) trait Disks {
 
     /// Runs another program to its end; what it prints on its error stream is in the fault.
     async fn run(&self, program: &str, args: &[String], within: Duration) -> Result<(), Fault>;
+}
+
+/// Whether a list of devices has this very disk under its name.
+pub(crate) fn is_among(blocks: &[Block], disk: &Block) -> bool {
+    blocks.iter().any(|block| {
+        block.path == disk.path
+            && block.serial == disk.serial
+            && block.wwn == disk.wwn
+            && block.bytes == disk.bytes
+    })
 }
 
 /// Writes a file so that a power cut leaves the old one or the new one.

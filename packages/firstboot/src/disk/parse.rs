@@ -45,6 +45,7 @@ fn take(
         wwn: text(value, "wwn"),
         model: text(value, "model"),
         rotational: truth(value, "rota"),
+        sequence: None,
         read_only: truth(value, "ro"),
         mounted: mounted(value),
         parents: Vec::new(),

@@ -9,7 +9,9 @@ use std::time::Duration;
 use fault::{Fault, Kind};
 
 use super::command;
-use super::os::{Block, BlockKind, Disks, Expected, Format, Holder, Mount, Partition, Source};
+use super::os::{
+    Block, BlockKind, Disks, Expected, Format, Holder, Mount, Partition, Source, is_among,
+};
 use super::parse;
 use crate::install::fetch;
 use crate::{MachineSettings, Settings, codes};
@@ -49,8 +51,19 @@ impl RealDisks {
         }
     }
 
+    /// The kernel's number for a disk in this place, and its size in sectors.
+    fn sequence(&self, path: &str) -> Option<(u64, u64)> {
+        let name = path.trim_start_matches("/dev/");
+        let number = |file: &str| {
+            let path = self.machine.path(&format!("/sys/block/{name}/{file}"));
+            fs::read_to_string(path).ok()?.trim().parse().ok()
+        };
+        Some((number("diskseq")?, number("size")?))
+    }
+
     /// What lsblk learns from udev alone, from the kernel.
     fn complete(&self, block: &mut Block) {
+        block.sequence = self.sequence(&block.path).map(|(sequence, _)| sequence);
         if block.kind == BlockKind::Loop {
             block.serial = self.loop_serials.get(&block.path).cloned();
         }
@@ -100,6 +113,14 @@ impl Disks for RealDisks {
             Ok(bytes)
         })
         .await
+    }
+
+    async fn is_same(&self, disk: &Block) -> Result<bool, Fault> {
+        match (disk.sequence, self.sequence(&disk.path)) {
+            (Some(seen), Some((now, sectors))) => Ok(seen == now && sectors * 512 == disk.bytes),
+            // a kernel before 5.15 does not count
+            _ => Ok(is_among(&self.blocks().await?, disk)),
+        }
     }
 
     async fn booted_from_disk(&self) -> Result<bool, Fault> {

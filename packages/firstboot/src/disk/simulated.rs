@@ -13,7 +13,9 @@ use std::time::Duration;
 use fault::{Fault, Kind};
 
 use super::claim::{END, SPARE, Sector, Stage};
-use super::os::{Block, BlockKind, Disks, Expected, Format, Holder, Mount, Partition, Source};
+use super::os::{
+    Block, BlockKind, Disks, Expected, Format, Holder, Mount, Partition, Source, is_among,
+};
 use crate::codes;
 
 pub(crate) const SECTOR: u64 = 512;
@@ -448,6 +450,10 @@ impl Disks for Simulated {
         let state = self.look()?;
         let (number, first, _) = state.place(device).ok_or_else(|| failed("no such device"))?;
         Ok(state.disks[number].get(first * SECTOR + offset, length))
+    }
+
+    async fn is_same(&self, disk: &Block) -> Result<bool, Fault> {
+        Ok(is_among(&self.blocks().await?, disk))
     }
 
     async fn booted_from_disk(&self) -> Result<bool, Fault> {

@@ -93,17 +93,11 @@ pub(crate) fn in_use(disk: &Block, why: &str) -> Fault {
     )
 }
 
-/// Whether `disk` is still the disk that was chosen, and bears our claim.
-async fn guard<D: Disks>(disks: &D, disk: &Block, claim: &Claim) -> Result<Vec<Block>, Fault> {
-    let blocks = disks.blocks().await?;
-    let same = blocks.iter().any(|block| {
-        block.path == disk.path
-            && block.serial == disk.serial
-            && block.wwn == disk.wwn
-            && block.bytes == disk.bytes
-    });
-    if same && read_sector(disks, disk).await? == Sector::Claim(claim.clone()) {
-        return Ok(blocks);
+/// Stops unless `disk` is still the disk that was chosen, and bears our claim.
+async fn guard<D: Disks>(disks: &D, disk: &Block, claim: &Claim) -> Result<(), Fault> {
+    if disks.is_same(disk).await? && read_sector(disks, disk).await? == Sector::Claim(claim.clone())
+    {
+        return Ok(());
     }
     Err(stop(
         codes::DISK_CHANGED,
@@ -116,7 +110,7 @@ async fn guard<D: Disks>(disks: &D, disk: &Block, claim: &Claim) -> Result<Vec<B
 pub(crate) async fn erase<D: Disks>(disks: &D, disk: &Block, claim: &Claim) -> Result<(), Fault> {
     debug_assert_eq!(claim.stage, Stage::Claimed);
     release_all(disks, disk, claim).await?;
-    let blocks = guard(disks, disk, claim).await?;
+    let blocks = disks.blocks().await?;
     for part in stacked(&blocks, &disk.path).iter().rev() {
         guard(disks, disk, claim).await?;
         disks.erase_signatures(&part.path).await?;
@@ -128,7 +122,8 @@ pub(crate) async fn erase<D: Disks>(disks: &D, disk: &Block, claim: &Claim) -> R
         disks.zero(&disk.path, from, length).await?;
     }
     disks.reread(&disk.path).await?;
-    let blocks = guard(disks, disk, claim).await?;
+    guard(disks, disk, claim).await?;
+    let blocks = disks.blocks().await?;
     let left = traces(disks, &blocks, disk).await?;
     if left.is_empty() {
         return Ok(());
@@ -144,7 +139,7 @@ pub(crate) async fn erase<D: Disks>(disks: &D, disk: &Block, claim: &Claim) -> R
 /// array shows up when the array is gone.
 async fn release_all<D: Disks>(disks: &D, disk: &Block, claim: &Claim) -> Result<(), Fault> {
     for _ in 0..ROUNDS {
-        let blocks = guard(disks, disk, claim).await?;
+        let blocks = disks.blocks().await?;
         let held = stacked(&blocks, &disk.path);
         let Some(holders) = holders(&blocks, disk, &held) else { return Ok(()) };
         for holder in holders {
