@@ -367,7 +367,7 @@ impl Lan {
         server: Ipv4Addr,
         name: &str,
         block_size: usize,
-    ) -> Result<Vec<u8>, String> {
+    ) -> std::io::Result<Vec<u8>> {
         let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         let ask = format!("\0\u{1}{name}\0octet\0blksize\0{block_size}\0");
@@ -375,7 +375,7 @@ impl Lan {
         let (mut file, mut next) = (Vec::new(), 1u16);
         loop {
             let mut packet = vec![0; block_size + 4];
-            let (length, from) = socket.recv_from(&mut packet).map_err(|e| e.to_string())?;
+            let (length, from) = socket.recv_from(&mut packet)?;
             let acknowledge = |block: u16| {
                 let [high, low] = block.to_be_bytes();
                 socket.send_to(&[0, 4, high, low], from).unwrap();
@@ -390,7 +390,10 @@ impl Lan {
                     next = next.wrapping_add(1);
                 }
                 6 => acknowledge(0),
-                5 => return Err(String::from_utf8_lossy(&packet[4..length]).into_owned()),
+                5 => {
+                    let words = String::from_utf8_lossy(&packet[4..length]);
+                    return Err(std::io::Error::other(words.into_owned()));
+                }
                 _ => {}
             }
         }
