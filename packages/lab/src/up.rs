@@ -50,11 +50,9 @@ pub struct UpArgs {
     dir: Option<PathBuf>,
 }
 
-fn number(text: &str) -> Result<usize, String> {
+fn number(text: &str) -> Result<usize> {
     let number = text.strip_prefix("node").and_then(|digits| digits.parse().ok());
-    number
-        .filter(|number| (1..=9).contains(number))
-        .ok_or_else(|| "use node01 to node09".to_owned())
+    number.filter(|number| (1..=9).contains(number)).context("use node01 to node09")
 }
 
 #[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]

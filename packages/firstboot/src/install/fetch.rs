@@ -33,9 +33,8 @@ pub(crate) async fn to_file(
         Source::File(from) => from.display().to_string(),
         Source::Url(url) => url.clone(),
     };
-    let failed =
-        |why: String| file_fault(format!("cannot copy {shown} to {}: {why}", path.display()));
-    let file = File::create(path).await.map_err(|error| failed(error.to_string()))?;
+    let failed = |why: Why| file_fault(format!("cannot copy {shown} to {}: {why}", path.display()));
+    let file = File::create(path).await.map_err(|error| failed(error.into()))?;
     let most = expected.map_or(UNKNOWN_MAX, |expected| expected.bytes);
     let mut sink = Sink { file, sum: digest::Context::new(&digest::SHA256), bytes: 0, most };
     match source {
@@ -44,7 +43,7 @@ pub(crate) async fn to_file(
     }
     .map_err(failed)?;
     let Sink { file, sum, bytes, .. } = sink;
-    file.sync_all().await.map_err(|error| failed(error.to_string()))?;
+    file.sync_all().await.map_err(|error| failed(error.into()))?;
     let found = hex(sum.finish().as_ref());
     match expected {
         Some(expected) if expected.bytes != bytes || expected.sha256 != found => {
@@ -63,6 +62,25 @@ pub(crate) async fn to_file(
     }
 }
 
+/// Why a copy broke off.
+#[derive(Debug, thiserror::Error)]
+enum Why {
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    #[error("{0}")]
+    Request(#[from] http::Error),
+    #[error("{0}")]
+    Connection(#[from] hyper::Error),
+    #[error("it is no http:// address with a host")]
+    Address,
+    #[error("the boot server answers {0}")]
+    Answer(http::StatusCode),
+    #[error("it is longer than {0} bytes")]
+    TooLong(u64),
+    #[error("nothing arrived for {} s", IDLE.as_secs())]
+    Silent,
+}
+
 struct Sink {
     file: File,
     sum: digest::Context,
@@ -71,34 +89,31 @@ struct Sink {
 }
 
 impl Sink {
-    async fn take(&mut self, chunk: &[u8]) -> Result<(), String> {
+    async fn take(&mut self, chunk: &[u8]) -> Result<(), Why> {
         self.bytes = self.bytes.saturating_add(chunk.len() as u64);
         if self.bytes > self.most {
-            return Err(format!("it is longer than {} bytes", self.most));
+            return Err(Why::TooLong(self.most));
         }
         self.sum.update(chunk);
-        self.file.write_all(chunk).await.map_err(|error| error.to_string())
+        Ok(self.file.write_all(chunk).await?)
     }
 
-    async fn fill_from_file(&mut self, from: &Path) -> Result<(), String> {
-        let mut file = File::open(from).await.map_err(|error| error.to_string())?;
+    async fn fill_from_file(&mut self, from: &Path) -> Result<(), Why> {
+        let mut file = File::open(from).await?;
         let mut chunk = vec![0; CHUNK];
         loop {
-            let read = file.read(&mut chunk).await.map_err(|error| error.to_string())?;
+            let read = file.read(&mut chunk).await?;
             if read == 0 {
                 break;
             }
             self.take(chunk.get(..read).unwrap_or_default()).await?;
         }
-        self.file.flush().await.map_err(|error| error.to_string())
+        Ok(self.file.flush().await?)
     }
 
-    async fn fill_from_url(&mut self, url: &str) -> Result<(), String> {
-        let uri: Uri = url.parse().map_err(|error| format!("no URL: {error}"))?;
-        if uri.scheme_str() != Some("http") {
-            return Err("only http:// is fetched here".to_owned());
-        }
-        let host = uri.host().ok_or("the URL names no host")?;
+    async fn fill_from_url(&mut self, url: &str) -> Result<(), Why> {
+        let uri: Uri = url.parse().map_err(http::Error::from)?;
+        let host = uri.host().filter(|_| uri.scheme_str() == Some("http")).ok_or(Why::Address)?;
         let address = format!("{host}:{}", uri.port_u16().unwrap_or(80));
         let stream = within(TcpStream::connect(&address)).await?;
         let (mut sender, connection) =
@@ -106,25 +121,20 @@ impl Sink {
         let connection = tokio::spawn(connection);
         let _ended = AbortOnDrop(connection.abort_handle());
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
-        let request = Request::get(path)
-            .header("host", &address)
-            .body(Empty::<Bytes>::new())
-            .map_err(|error| error.to_string())?;
+        let request = Request::get(path).header("host", &address).body(Empty::<Bytes>::new())?;
         let response = within(sender.send_request(request)).await?;
         if !response.status().is_success() {
-            return Err(format!("the boot server answers {}", response.status()));
+            return Err(Why::Answer(response.status()));
         }
         let mut body = response.into_body();
-        while let Some(frame) = tokio::time::timeout(IDLE, body.frame())
-            .await
-            .map_err(|_| format!("nothing arrived for {} s", IDLE.as_secs()))?
+        while let Some(frame) =
+            tokio::time::timeout(IDLE, body.frame()).await.map_err(|_| Why::Silent)?
         {
-            let frame = frame.map_err(|error| error.to_string())?;
-            if let Some(chunk) = frame.data_ref() {
+            if let Some(chunk) = frame?.data_ref() {
                 self.take(chunk).await?;
             }
         }
-        self.file.flush().await.map_err(|error| error.to_string())
+        Ok(self.file.flush().await?)
     }
 }
 
@@ -136,12 +146,10 @@ impl Drop for AbortOnDrop {
     }
 }
 
-async fn within<T, E: std::fmt::Display>(
-    work: impl Future<Output = Result<T, E>>,
-) -> Result<T, String> {
+async fn within<T, E: Into<Why>>(work: impl Future<Output = Result<T, E>>) -> Result<T, Why> {
     match tokio::time::timeout(IDLE, work).await {
-        Ok(done) => done.map_err(|error| error.to_string()),
-        Err(_) => Err(format!("no answer within {} s", IDLE.as_secs())),
+        Ok(done) => done.map_err(Into::into),
+        Err(_) => Err(Why::Silent),
     }
 }
 
