@@ -1,8 +1,10 @@
 //! The image that the machines boot: made once of the same inputs, shared by all labs.
 
 use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 use testkit::binary;
@@ -18,7 +20,7 @@ pub fn image(bins: Option<&Path>) -> Result<PathBuf> {
     fs::create_dir_all(&cache).with_context(|| format!("make {}", cache.display()))?;
     let lock = File::create(cache.join("lock"))?;
     lock.lock().context("wait for another lab's image")?;
-    let out = cache.join(if bins.ends_with("release") { "release" } else { "debug" });
+    let out = cache.join("next");
     let script = root().join("netboot/lab/build");
     let made = Command::new(&script)
         .arg("--out")
@@ -35,7 +37,36 @@ pub fn image(bins: Option<&Path>) -> Result<PathBuf> {
             String::from_utf8_lossy(&made.stderr)
         );
     }
-    Ok(out)
+    settle(&cache, &out)
+}
+
+/// Images that are kept beside the newest.
+const KEPT: usize = 3;
+
+/// Gives a new image the name of its contents: a lab that serves an older one goes on with it.
+fn settle(cache: &Path, new: &Path) -> Result<PathBuf> {
+    let manifest = fs::read(new.join("manifest.json")).context("the image has no manifest")?;
+    let mut hasher = DefaultHasher::new();
+    manifest.hash(&mut hasher);
+    let settled = cache.join(format!("image-{:016x}", hasher.finish()));
+    if settled.exists() {
+        fs::remove_dir_all(new)?;
+        File::open(&settled)?.set_modified(SystemTime::now())?;
+    } else {
+        fs::rename(new, &settled)?;
+    }
+    let mut images = Vec::new();
+    for entry in fs::read_dir(cache)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with("image-") && entry.path() != settled {
+            images.push((entry.metadata()?.modified()?, entry.path()));
+        }
+    }
+    images.sort();
+    for (_, old) in images.iter().rev().skip(KEPT) {
+        fs::remove_dir_all(old)?;
+    }
+    Ok(settled)
 }
 
 /// The project's folder.
