@@ -50,11 +50,11 @@ impl Reporter {
 }
 
 fn progress(node: &str, ledger: &Ledger, up: Duration) -> Progress {
-    let latest = ledger
-        .steps
-        .iter()
-        .rev()
-        .find(|(_, record)| !matches!(record.outcome, Outcome::Off { .. }));
+    // what a disk's ledger says of later steps is of an earlier run: the node is where the first
+    // step is that is not done
+    let known = ledger.steps.iter().filter(|(_, r)| !matches!(r.outcome, Outcome::Off { .. }));
+    let current = known.clone().find(|(_, record)| record.outcome != Outcome::Done);
+    let latest = current.or_else(|| known.last());
     let (step, state, detail) = match latest.map(|(step, record)| (*step, &record.outcome)) {
         Some((step, Outcome::Running)) => (step, "running", String::new()),
         Some((step, Outcome::Waiting { reason })) => (step, "waiting", reason.clone()),
@@ -120,4 +120,22 @@ async fn attempt(
     server.progress(progress).await?;
     *line = Some((certified, server));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_goes_on_with_an_older_ledger_is_where_this_run_is() {
+        let mut ledger = Ledger::default();
+        ledger.note(Step::Disk, Outcome::Done, 1, false);
+        ledger.note(Step::Install, Outcome::Running, 0, false);
+        ledger.note(Step::Bless, Outcome::Done, 1, false);
+        let at = progress("node01", &ledger, Duration::ZERO);
+        assert_eq!((at.step.as_str(), at.state.as_str()), ("install", "running"));
+        ledger.note(Step::Install, Outcome::Done, 1, false);
+        let at = progress("node01", &ledger, Duration::ZERO);
+        assert_eq!((at.step.as_str(), at.state.as_str()), ("bless", "done"));
+    }
 }

@@ -2,7 +2,8 @@
 //!
 //! The first script asks, for ever; what it gets runs inside it. A script that ends with `exit 1`
 //! is asked for again, one that ends with `exit 0` leaves iPXE to the firmware, which goes on to
-//! the next entry of its boot order: the disk.
+//! the next entry of its boot order: the disk. The first script itself leaves with a failure, since
+//! UEFI firmware takes success for a boot that is over, and shows its menu.
 
 use std::fmt::Write as _;
 
@@ -25,7 +26,7 @@ pub(crate) fn first(base: &str) -> String {
          isset ${{netX/ip}} || dhcp || goto later\n\
          chain {base}/boot/script?mac=${{netX/mac}}&serial=${{serial:uristring}}&uuid=${{uuid}}\
          &arch=${{buildarch}}&platform=${{platform}} || goto later\n\
-         exit 0\n\
+         exit 1\n\
          :later\n\
          echo PlasmaCloud: asking again in ${{pause}} s\n\
          sleep ${{pause}}\n\
