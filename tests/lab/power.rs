@@ -53,14 +53,14 @@ fn cut_at_every_step_it_still_joins() -> Result<()> {
             for step in STEPS {
                 start_over(lab).await?;
                 lab.machines[0].power_on()?;
-                let at = lab.wait(1, &format!("it is at {step}"), PATIENCE, |status, machine| {
+                lab.wait(1, &format!("it is at {step}"), PATIENCE, |status, machine| {
                     status.report.as_ref().is_some_and(|report| {
                         report.received > machine.powered_unix()
                             && (report.progress.step == step
                                 || report.progress.phases.contains_key(step))
                     })
-                });
-                at.await?;
+                })
+                .await?;
                 lab.machines[0].power_cut();
                 goes_on_to_join(lab).await.with_context(|| format!("after a cut at {step}"))?;
                 ensure!(other.checksum()? == sum, "another disk changed after a cut at {step}");

@@ -195,7 +195,9 @@ impl Machine {
             add("-rtc", format!("base={clock}"));
         }
         add("-netdev", format!("tap,id=net0,ifname={},script=no,downscript=no", spec.tap));
-        add("-device", format!("virtio-net-pci,netdev=net0,mac={},bootindex=1", spec.mac));
+        // OVMF boots from the network by itself; with the card's iPXE it would do so twice
+        let rom = if spec.firmware == Firmware::Bios { "" } else { ",romfile=" };
+        add("-device", format!("virtio-net-pci,netdev=net0,mac={},bootindex=1{rom}", spec.mac));
         for (slot, disk) in spec.disks.iter().enumerate() {
             // the host outlives the machine: what the machine flushed is safe without a real flush
             add(
@@ -228,8 +230,14 @@ impl Machine {
             );
             add("-drive", format!("if=pflash,format=raw,unit=1,file={}", vars.display()));
         }
-        if spec.firmware == Firmware::UefiHttp {
-            add("-fw_cfg", "name=opt/org.tianocore/IPv4PXESupport,string=n".to_owned());
+        for (option, off) in [
+            ("IPv4PXESupport", spec.firmware == Firmware::UefiHttp),
+            ("IPv6PXESupport", spec.firmware != Firmware::Bios),
+            ("IPv6Support", spec.firmware != Firmware::Bios),
+        ] {
+            if off {
+                add("-fw_cfg", format!("name=opt/org.tianocore/{option},string=n"));
+            }
         }
         add(
             "-chardev",
