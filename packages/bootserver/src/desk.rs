@@ -216,7 +216,11 @@ impl Desk {
             kept.1 = Saved::Yes;
             serde_json::to_value(&kept.0).unwrap_or_default()
         };
-        self.folder.store(file, &copy)
+        let stored = self.folder.store(file, &copy);
+        if stored.is_err() {
+            kept.lock().1 = Saved::No;
+        }
+        stored
     }
 
     /// `GET /v1/status`

@@ -37,6 +37,9 @@ pub(crate) struct Install {
     /// Who has claimed the node for this install.
     #[serde(default)]
     pub claim: Option<Claim>,
+    /// An agent was told to install: the disk may be erased already.
+    #[serde(default)]
+    pub begun: bool,
     /// It reported, with its certificate, to have joined.
     #[serde(default)]
     pub joined: bool,
@@ -71,16 +74,32 @@ pub(crate) struct Claim {
 }
 
 impl Install {
-    fn new(ordered: Option<NodeOrder>) -> Install {
+    fn new(ordered: Option<NodeOrder>, before: Option<&str>) -> Install {
         Install {
-            install_id: uuid::Uuid::now_v7().to_string(),
+            install_id: next_id(before),
             ordered,
             rescue: None,
             claim: None,
+            begun: false,
             joined: false,
             blessed: false,
         }
     }
+}
+
+/// An id that is newer than the one before, whatever the clock says: a disk refuses older orders.
+fn next_id(before: Option<&str>) -> String {
+    let now = uuid::Uuid::now_v7();
+    let before = before.and_then(|id| uuid::Uuid::parse_str(id).ok());
+    let (seconds, nanos) = match before.and_then(|id| id.get_timestamp()) {
+        Some(time) if before >= Some(now) => time.to_unix(),
+        _ => return now.to_string(),
+    };
+    const MILLI: u32 = 1_000_000;
+    let (seconds, nanos) =
+        if nanos + MILLI < 1000 * MILLI { (seconds, nanos + MILLI) } else { (seconds + 1, 0) };
+    let time = uuid::Timestamp::from_unix(uuid::NoContext, seconds, nanos);
+    uuid::Uuid::new_v7(time).to_string()
 }
 
 impl Registry {
@@ -94,7 +113,7 @@ impl Registry {
             if self.installs.contains_key(name) {
                 continue;
             }
-            let mut install = Install::new(None);
+            let mut install = Install::new(None, None);
             if let Some(member) = self.nodes.get_mut(name) {
                 member.install_id = Some(install.install_id.clone());
                 install.joined = self.grant.is_some();
@@ -160,6 +179,12 @@ impl Registry {
         }
     }
 
+    /// An agent is about to be told to install; true if the registry changed.
+    pub(crate) fn begin_install(&mut self, node: &str) -> bool {
+        let install = self.installs.get_mut(node);
+        install.is_some_and(|install| !std::mem::replace(&mut install.begun, true))
+    }
+
     /// What an operator orders.
     pub(crate) fn order(
         &mut self,
@@ -175,9 +200,14 @@ impl Registry {
                     self.nodes.remove(node);
                 }
                 let known = self.installs.get(node);
+                if let Some(claim) = known.and_then(|install| install.claim.as_ref()) {
+                    // what an earlier machine was given opens nothing for this order
+                    let _ = self.tokens.revoke(&claim.token);
+                }
                 let blessed = known.is_some_and(|install| install.blessed);
                 let joined = blessed && known.is_some_and(|install| install.joined);
-                let fresh = Install { blessed, joined, ..Install::new(Some(order)) };
+                let id = known.map(|install| install.install_id.as_str());
+                let fresh = Install { blessed, joined, ..Install::new(Some(order), id) };
                 self.installs.insert(node.to_owned(), fresh);
                 self.release_grant(node);
             }
@@ -194,11 +224,14 @@ impl Registry {
     /// The former begins anew, and nobody holds anything of what it had formed.
     fn release_grant(&mut self, node: &str) {
         let held = self.grant.as_ref().is_some_and(|grant| grant.node == node);
-        let others = self.installs.iter().filter(|(name, _)| *name != node);
-        let alone = !others.into_iter().any(|(_, other)| other.joined || other.blessed);
-        if held && alone {
+        if held && !self.is_joined_by_others(node) {
             self.grant = None;
         }
+    }
+
+    /// Whether another node may be a member of what this one formed: then nobody forms again.
+    pub(crate) fn is_joined_by_others(&self, node: &str) -> bool {
+        self.installs.iter().any(|(name, other)| name != node && (other.joined || other.blessed))
     }
 
     /// A rescue first; then an install that nobody has begun to enrol.
@@ -219,10 +252,10 @@ impl Registry {
         if install.install_id == before {
             return Ok(());
         }
-        if install.claim.is_some() {
+        if install.begun || install.claim.is_some() {
             return refuse(
                 format!("the install of node {node:?} has begun"),
-                "let it end; its disk was erased already",
+                "let it end; its disk may be erased already",
             );
         }
         install.install_id = before;
@@ -254,8 +287,8 @@ impl Registry {
                      wait 15 minutes",
                 ));
             }
-            // nobody needs the earlier one; a token that is gone already is no obstacle
-            let _ = self.tokens.revoke(&claim.token);
+            // nobody needs the earlier one
+            self.tokens.forget(&claim.token);
         }
         let minted = self.tokens.mint(name, ttl, now)?;
         if let Some(install) = self.installs.get_mut(name) {

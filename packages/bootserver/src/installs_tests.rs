@@ -97,14 +97,52 @@ fn the_first_key_that_claims_is_the_only_one() {
     let first = claim(&mut registry, "node01", "k1", now).unwrap();
     assert_eq!(claim(&mut registry, "node01", "k2", now).unwrap_err().code, codes::CLAIMED);
     let again = claim(&mut registry, "node01", "k1", now).unwrap();
-    let revoked = enroll(&mut registry, "node01", &first.token, "k1", None).unwrap_err();
-    assert_eq!(revoked.code.0, "ID-2005", "the earlier token is of no use");
+    let gone = enroll(&mut registry, "node01", &first.token, "k1", None).unwrap_err();
+    assert_eq!(gone.kind, Kind::Unauthenticated, "the earlier token is of no use");
     let thief = enroll(&mut registry, "node01", &again.token, "k2", None).unwrap_err();
     assert_eq!(thief.code, codes::CLAIMED);
     let later = now + CLAIM_HOLDS;
     claim(&mut registry, "node01", "k2", later).expect("a key that was lost holds nothing");
     order(&mut registry, "node01", NodeOrder::Install);
     claim(&mut registry, "node01", "k3", later).expect("the operator ordered again");
+}
+
+#[test]
+fn a_key_that_lost_its_place_does_not_get_it_back() {
+    let (mut registry, now) = (fresh(), SystemTime::now());
+    // somebody claims first, and the operator orders again
+    let stolen = claim(&mut registry, "node01", "thief", now).unwrap();
+    order(&mut registry, "node01", NodeOrder::Install);
+    enroll(&mut registry, "node01", &stolen.token, "thief", None).unwrap_err();
+    // a member is replaced, and repeats what made it one
+    let first = registry.mint(&three(), "node01", HOUR, now).unwrap();
+    enroll(&mut registry, "node01", &first.token, "k1", None).unwrap();
+    enroll(&mut registry, "node01", &first.token, "k1", None).expect("its answer was lost");
+    let second = registry.mint(&three(), "node01", HOUR, now).unwrap();
+    enroll(&mut registry, "node01", &second.token, "k2", None).unwrap();
+    let late = enroll(&mut registry, "node01", &first.token, "k1", None).unwrap_err();
+    assert_eq!(late.code, codes::OLD_KEY);
+    registry.check_key("node01", "k2").unwrap();
+    order(&mut registry, "node01", NodeOrder::Replace);
+    let late = enroll(&mut registry, "node01", &second.token, "k2", None).unwrap_err();
+    assert_eq!(late.code, codes::OLD_KEY);
+}
+
+#[test]
+fn an_order_is_newer_than_the_one_before_whatever_the_clock_says() {
+    let mut registry = fresh();
+    let years = 10 * 365 * 24 * 3600;
+    let ahead = unix_millis(SystemTime::now()) / 1000 + years;
+    let time = uuid::Timestamp::from_unix(uuid::NoContext, ahead, 999_500_000);
+    let future = uuid::Uuid::new_v7(time);
+    registry.installs.get_mut("node01").unwrap().install_id = future.to_string();
+    for _ in 0..3 {
+        let before = uuid::Uuid::parse_str(registry.install_id("node01")).unwrap();
+        order(&mut registry, "node01", NodeOrder::Install);
+        let after = uuid::Uuid::parse_str(registry.install_id("node01")).unwrap();
+        let millis = |id: uuid::Uuid| id.as_u128() >> 80;
+        assert!(millis(after) > millis(before), "{after} after {before}");
+    }
 }
 
 #[test]
@@ -167,6 +205,11 @@ fn an_order_is_taken_back_until_it_has_begun() {
     claim(&mut registry, "node01", "k2", SystemTime::now()).unwrap();
     let begun = registry.order(&three(), "node01", NodeOrder::Run, false).unwrap_err();
     assert_eq!(begun.code, codes::BAD_ORDER);
+
+    order(&mut registry, "node01", NodeOrder::Install);
+    assert!(registry.begin_install("node01") && !registry.begin_install("node01"));
+    let begun = registry.order(&three(), "node01", NodeOrder::Run, false).unwrap_err();
+    assert_eq!(begun.code, codes::BAD_ORDER, "an agent was told to install");
 }
 
 #[test]
@@ -207,6 +250,18 @@ fn whoever_may_be_a_member_holds_the_grant() {
     order(&mut registry, "node02", NodeOrder::Replace);
     order(&mut registry, "node01", NodeOrder::Replace);
     assert!(registry.grant().is_some(), "a cluster was alive");
+    assert_eq!(join(&mut registry, "node01", "k9"), Verdict::Join);
+}
+
+#[test]
+fn a_released_grant_is_void_once_others_have_joined() {
+    let mut registry = fresh();
+    join(&mut registry, "node01", "k1");
+    join(&mut registry, "node02", "k2");
+    order(&mut registry, "node01", NodeOrder::Install);
+    assert!(registry.grant().is_none(), "nobody had joined");
+    // the old former ran on until its reboot
+    registry.note_progress(&report("node02", &["join", "bless"]));
     assert_eq!(join(&mut registry, "node01", "k9"), Verdict::Join);
 }
 

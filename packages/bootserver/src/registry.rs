@@ -94,6 +94,14 @@ impl Registry {
         let node = inventory.node(asked.node)?;
         recognise(asked.node, node, asked.identify)?;
         let install_id = self.enrolling(asked, &spending.id)?;
+        // spending and membership are written as one: whoever repeats it is a member still, or
+        // was one before another key or another order took the place
+        let holds = |member: &Member| {
+            member.public_key == asked.public_key && member.install_id == install_id
+        };
+        if spending.again && !self.nodes.get(asked.node).is_some_and(holds) {
+            return Err(old_key(asked.node, "this token was spent before that"));
+        }
         let enrolled = self
             .nodes
             .get(asked.node)
@@ -123,12 +131,7 @@ impl Registry {
     pub fn check_key(&self, node: &str, public_key: &str) -> Result<(), Fault> {
         match self.nodes.get(node) {
             Some(member) if member.public_key == public_key => Ok(()),
-            _ => Err(Fault::new(
-                codes::OLD_KEY,
-                Kind::Denied,
-                format!("the certificate of node {node:?} is not the one that enrolled last"),
-                "stop this process, or enrol it anew: plasma token new",
-            )),
+            _ => Err(old_key(node, "its certificate is of an earlier one")),
         }
     }
 
@@ -154,7 +157,8 @@ impl Registry {
         let verdict = match &self.grant {
             Some(grant) if grant.node == name && grant.public_key == public_key => Verdict::Form,
             Some(_) => Verdict::Join,
-            None if is_former => Verdict::Form,
+            // a released grant: others may have joined since what the former is to forget
+            None if is_former && !self.is_joined_by_others(name) => Verdict::Form,
             None => Verdict::Join,
         };
         if verdict == Verdict::Join {
@@ -219,6 +223,15 @@ impl Registry {
         }
         Ok(())
     }
+}
+
+fn old_key(node: &str, why: &str) -> Fault {
+    Fault::new(
+        codes::OLD_KEY,
+        Kind::Denied,
+        format!("the key of node {node:?} is not the one that enrolled last: {why}"),
+        "stop this process, or enrol it anew: plasma token new",
+    )
 }
 
 /// A node that wants its certificates.

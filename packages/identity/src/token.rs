@@ -242,6 +242,11 @@ impl TokenBook {
         Ok(())
     }
 
+    /// Forgets a token, as if it had never been.
+    pub fn forget(&mut self, id: &str) {
+        self.tokens.remove(id);
+    }
+
     /// All tokens that are remembered, by id.
     pub fn list(&self, now: SystemTime) -> Vec<TokenInfo> {
         let info = |(id, entry): (&String, &Entry)| TokenInfo {
@@ -253,9 +258,14 @@ impl TokenBook {
         self.tokens.iter().map(info).collect()
     }
 
+    /// Dead tokens are remembered for a while, for their reason to be told, and only while there is
+    /// room for living ones.
     fn forget_old(&mut self, now: SystemTime) {
         let keep_from = unix(now).saturating_sub(REMEMBERED.as_secs());
         self.tokens.retain(|_, entry| entry.expires_unix > keep_from);
+        if self.tokens.len() >= TOKENS_MAX {
+            self.tokens.retain(|_, entry| entry.state(now) == TokenState::Live);
+        }
     }
 }
 

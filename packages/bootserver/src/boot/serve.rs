@@ -2,7 +2,6 @@
 //! certificate. Nothing here is secret, and nothing that is asked here erases anything by itself.
 
 use std::fs::File;
-use std::io::Read as _;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -27,8 +26,6 @@ use crate::desk::{Desk, blocking};
 
 /// A body up to here takes no place among the streams.
 const SMALL: u64 = 64 << 10;
-/// No loader of iPXE comes near this.
-const MAX_LOADER: u64 = 8 << 20;
 /// The loaders that firmware may fetch.
 const LOADERS: [&str; 4] = ["ipxe.efi", "snponly.efi", "undionly.kpxe", "ipxe.pxe"];
 
@@ -119,26 +116,34 @@ async fn manifest(State(app): State<App>) -> Response {
     }
 }
 
-async fn loader(State(app): State<App>, Path(name): Path<String>) -> Response {
+async fn loader(State(app): State<App>, Path(name): Path<String>, method: Method) -> Response {
+    match send_loader(&app, &name, &method).await {
+        Ok(response) => response,
+        Err(fault) => http_error(fault),
+    }
+}
+
+async fn send_loader(app: &App, name: &str, method: &Method) -> Result<Response, Fault> {
     // a fixed list: no name of a stranger's becomes a path
-    let Some(name) = LOADERS.iter().find(|known| **known == name) else {
-        return http_error(no_such_path());
-    };
+    let name = LOADERS.iter().find(|known| **known == name).ok_or_else(no_such_path)?;
     let path = app.desk.boot_settings().loaders.join(name);
-    let read = blocking(move || {
-        let mut bytes = Vec::new();
-        let result = File::open(&path)
-            .and_then(|file| file.take(MAX_LOADER).read_to_end(&mut bytes).map(|_| bytes));
-        result.map_err(|error| {
+    let opened = blocking(move || {
+        let opened = File::open(&path).and_then(|file| Ok((file.metadata()?.len(), file)));
+        opened.map_err(|error| {
             let what = format!("{} cannot be read: {error}", path.display());
             let hint = "install ipxe, or set boot.loaders to the folder of its files";
             Fault::new(codes::NO_LOADER, Kind::Unavailable, what, hint)
         })
     });
-    match read.await {
-        Ok(bytes) => octets(bytes),
-        Err(fault) => http_error(fault),
+    let (bytes, file) = opened.await?;
+    let response = Response::builder()
+        .header(header::CONTENT_TYPE, "application/octet-stream")
+        .header(header::CONTENT_LENGTH, bytes);
+    if method == Method::HEAD {
+        return finish(response, Body::empty());
     }
+    let place = app.streams.place().await?;
+    finish(response, app.streams.body(place, file, 0, bytes))
 }
 
 fn octets(bytes: Vec<u8>) -> Response {

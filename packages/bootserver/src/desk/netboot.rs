@@ -165,6 +165,14 @@ impl Desk {
             choice.decision = Decision::Wait;
             choice.reasons.insert(0, format!("{}, {}", fault.what, fault.hint));
         }
+        if choice.decision == Decision::Install {
+            let (name, id) = (node.clone(), install_id.clone());
+            // an order that came meanwhile has an id of its own
+            self.note(move |registry| {
+                registry.install_id(&name) == id && registry.begin_install(&name)
+            })
+            .await?;
+        }
         if choice.decision == Decision::Rescue {
             let name = node.clone();
             self.note(move |registry| registry.met_agent(&name)).await?;
@@ -188,11 +196,8 @@ impl Desk {
         })
     }
 
-    /// `POST /v1/claim`
-    pub(crate) async fn claim(
-        self: &Arc<Self>,
-        request: wire::ClaimRequest,
-    ) -> Result<wire::TokenMinted, Fault> {
+    /// Whether `POST /v1/claim` would be answered with a token at this moment.
+    pub(crate) async fn check_claim(&self, request: &wire::ClaimRequest) -> Result<(), Fault> {
         if self.settings.enrollment.hand_out != HandOut::Declared {
             return Err(Fault::new(
                 codes::NOT_HANDED_OUT,
@@ -207,6 +212,15 @@ impl Desk {
             let what = "the claim's public_key is no SHA-256 in hex";
             return Err(Fault::new(codes::BAD_KEY, Kind::Invalid, what, "send the key's hash"));
         }
+        let registry = self.registry.lock().await;
+        self.may_claim(&registry, request)
+    }
+
+    /// `POST /v1/claim`, after [`Desk::check_claim`].
+    pub(crate) async fn claim(
+        self: &Arc<Self>,
+        request: wire::ClaimRequest,
+    ) -> Result<wire::TokenMinted, Fault> {
         let ttl = Duration::from_secs(self.settings.tokens.default_ttl_seconds);
         let (now, desk, name) = (SystemTime::now(), Arc::clone(self), request.node.clone());
         let minted = self

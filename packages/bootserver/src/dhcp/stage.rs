@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder, Permissions};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use fault::{Fault, Kind};
@@ -27,10 +27,16 @@ fn run_dir(dir: &Path) -> PathBuf {
     Path::new("/run/bootserver").join(format!("{:016x}", hasher.finish()))
 }
 
-/// Copies the loaders; a folder that is there already is brought up to date.
-pub(super) fn stage(loaders: &Path, tftp: &Path) -> Result<(), Fault> {
-    let make = |path: &Path| DirBuilder::new().recursive(true).mode(0o755).create(path);
-    make(tftp).map_err(|e| storage("create", tftp, &e))?;
+/// Copies the loaders; a folder that is there already is brought up to date. As root, dnsmasq reads
+/// them as somebody else, whatever this process's umask is.
+pub(super) fn stage(loaders: &Path, tftp: &Path, root: bool) -> Result<(), Fault> {
+    DirBuilder::new().recursive(true).create(tftp).map_err(|e| storage("create", tftp, &e))?;
+    // the state folder of one who is not root stays as closed as it is
+    let run = tftp.parent().filter(|_| root);
+    for dir in run.and_then(Path::parent).into_iter().chain(run).chain([tftp]) {
+        fs::set_permissions(dir, Permissions::from_mode(0o755))
+            .map_err(|e| storage("open", dir, &e))?;
+    }
     for name in [BIOS_LOADER, UEFI_LOADER] {
         let (from, to) = (loaders.join(name), tftp.join(name));
         let bytes = fs::read(&from).map_err(|e| {
@@ -78,19 +84,46 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (from, to) = (dir.path().join("ipxe"), dir.path().join("a/tftp"));
         fs::create_dir(&from).unwrap();
-        let fault = stage(&from, &to).unwrap_err();
+        let fault = stage(&from, &to, false).unwrap_err();
         assert_eq!(fault.code, codes::NO_LOADER, "{fault}");
         fs::write(from.join("real"), "one").unwrap();
         // Debian's loaders are links
         std::os::unix::fs::symlink("real", from.join(UEFI_LOADER)).unwrap();
         fs::write(from.join(BIOS_LOADER), "bios").unwrap();
-        stage(&from, &to).unwrap();
+        stage(&from, &to, false).unwrap();
         fs::write(from.join("real"), "two").unwrap();
-        stage(&from, &to).unwrap();
+        stage(&from, &to, false).unwrap();
         assert_eq!(fs::read_to_string(to.join(UEFI_LOADER)).unwrap(), "two");
         assert_eq!(fs::read_dir(&to).unwrap().count(), 2);
         let mode = fs::metadata(to.join(BIOS_LOADER)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o644);
+    }
+
+    #[test]
+    fn folders_are_open_whatever_the_umask_made_of_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, top) = (dir.path().join("ipxe"), dir.path().join("bootserver"));
+        fs::create_dir(&from).unwrap();
+        for name in [BIOS_LOADER, UEFI_LOADER] {
+            fs::write(from.join(name), name).unwrap();
+        }
+        let (run, tftp) = (top.join("0"), top.join("0/tftp"));
+        let modes = || {
+            [&top, &run, &tftp].map(|dir| fs::metadata(dir).unwrap().permissions().mode() & 0o777)
+        };
+        // as a umask of 077 leaves them
+        fs::create_dir_all(&tftp).unwrap();
+        let close = || {
+            for dir in [&tftp, &run, &top] {
+                fs::set_permissions(dir, Permissions::from_mode(0o700)).unwrap();
+            }
+        };
+        close();
+        stage(&from, &tftp, false).unwrap();
+        assert_eq!(modes(), [0o700, 0o700, 0o755]);
+        close();
+        stage(&from, &tftp, true).unwrap();
+        assert_eq!(modes(), [0o755; 3]);
     }
 
     #[test]

@@ -29,8 +29,13 @@ pub(super) async fn claim(
         app.slow_down(peer.addr.ip())?;
         let request: wire::ClaimRequest = body(request, MAX_BODY).await?;
         let node: String = request.node.chars().take(64).collect();
-        app.slow_claims(&node)?;
-        let minted = app.desk.claim(request).await;
+        let minted = async {
+            // only what may be claimed counts: nobody else uses up a node's claims
+            app.desk.check_claim(&request).await?;
+            app.slow_claims(&node)?;
+            app.desk.claim(request).await
+        };
+        let minted = minted.await;
         if let Err(fault) = &minted {
             app.note_refusal(peer.addr.ip());
             tracing::warn!(node, code = fault.code.0, what = fault.what, "claim refused");
