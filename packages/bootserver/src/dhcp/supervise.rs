@@ -1,5 +1,6 @@
 //! dnsmasq as a child process: checked, started, watched, stopped.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -24,6 +25,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const LONG_RUN: Duration = Duration::from_secs(60);
 const TEST_DEADLINE: Duration = Duration::from_secs(10);
 const END_DEADLINE: Duration = Duration::from_secs(3);
+/// Starts a program that ends when this process does, however this process ends. The kernel tells
+/// `timeout`, which passes the signal on and has no deadline of its own; dnsmasq itself would lose
+/// the kernel's promise with root. The kernel takes the thread that starts it for the parent, so
+/// that thread must live as long as the runtime.
+const BOUND: [&str; 6] = ["setpriv", "--pdeathsig", "TERM", "--", "timeout", "0"];
 /// More of what a failed test printed helps nobody.
 const MOST_WORDS: u64 = 4096;
 /// A longer line is logged in pieces.
@@ -46,10 +52,11 @@ pub async fn supervise(
     let place = Place::prepare(&settings, inventory, config, loaders, dir)?;
     place.end_leftover().await;
     place.test().await?;
+    let bound = can_bind().await;
     let mut pause = FIRST_PAUSE;
     loop {
         let begun = Instant::now();
-        let Some(reason) = place.run(&stop, &gate).await else { break };
+        let Some(reason) = place.run(bound, &stop, &gate).await else { break };
         if begun.elapsed() >= LONG_RUN {
             pause = FIRST_PAUSE;
         }
@@ -118,7 +125,7 @@ impl Place {
             ));
         }
         fs::create_dir_all(dir).map_err(|e| stage::storage("create", dir, &e))?;
-        stage::stage(loaders, &place.tftp)?;
+        stage::stage(loaders, &place.tftp, root)?;
         let write = |path: &Path, text: &str| {
             fs::write(path, text).map_err(|e| stage::storage("write", path, &e))
         };
@@ -132,13 +139,20 @@ impl Place {
         Ok(place)
     }
 
-    fn command(&self) -> Command {
+    fn command(&self, bound: bool) -> Command {
         let option = |name: &str, path: &Path| {
-            let mut text = std::ffi::OsString::from(name);
+            let mut text = OsString::from(name);
             text.push(path);
             text
         };
-        let mut command = Command::new(&self.program);
+        let mut command = match BOUND {
+            [first, rest @ ..] if bound => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(&self.program);
+                command
+            }
+            _ => Command::new(&self.program),
+        };
         command
             .arg(option("--conf-file=", &self.config))
             .arg(option("--dhcp-leasefile=", &self.leases))
@@ -147,14 +161,13 @@ impl Place {
             .env("LC_ALL", "C")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
+            .stderr(Stdio::piped());
         command
     }
 
     /// Whether dnsmasq is there and understands its configuration.
     async fn test(&self) -> Result<(), Fault> {
-        let mut child = self.spawn(self.command().arg("--test"))?;
+        let mut child = self.spawn(self.command(false).kill_on_drop(true).arg("--test"))?;
         let mut words = String::new();
         let run = async {
             if let Some(stderr) = child.stderr.take() {
@@ -188,14 +201,14 @@ impl Place {
     }
 
     /// One life of dnsmasq: `None` when it was stopped, else why it ended.
-    async fn run(&self, stop: &CancellationToken, gate: &Gate) -> Option<String> {
-        let mut command = self.command();
-        let mut child = match self.spawn(command.args(["--keep-in-foreground", "--log-facility=-"]))
-        {
-            Ok(child) => child,
+    async fn run(&self, bound: bool, stop: &CancellationToken, gate: &Gate) -> Option<String> {
+        let mut command = self.command(bound);
+        let spawned = self.spawn(command.args(["--keep-in-foreground", "--log-facility=-"]));
+        let mut running = match spawned {
+            Ok(child) => Running(child),
             Err(fault) => return Some(fault.what),
         };
-        let stderr = child.stderr.take();
+        let stderr = running.0.stderr.take();
         let listen = async {
             let Some(stderr) = stderr else { return };
             let mut reader = BufReader::new(stderr);
@@ -218,7 +231,7 @@ impl Place {
         loop {
             tokio::select! {
                 () = &mut listen, if !silent => silent = true,
-                status = child.wait() => {
+                status = running.0.wait() => {
                     // what it said last is why it ended
                     if !silent {
                         let _ = timeout(Duration::from_secs(1), &mut listen).await;
@@ -227,14 +240,15 @@ impl Place {
                 }
                 () = stop.cancelled() => {
                     gate.close("stopping");
-                    end(&mut child).await;
+                    running.end().await;
+                    self.end_leftover().await;
                     return None;
                 }
             }
         }
     }
 
-    /// Ends a dnsmasq that a killed boot server left behind: it holds the port.
+    /// Ends a dnsmasq that was left behind, by a killed boot server too: it holds the port.
     async fn end_leftover(&self) {
         let Some(pid) = fs::read_to_string(&self.pid)
             .ok()
@@ -246,7 +260,7 @@ impl Place {
         if !self.is_ours(pid) {
             return;
         }
-        tracing::info!(pid = pid.as_raw_nonzero(), "a dnsmasq of an earlier boot server is ended");
+        tracing::info!(pid = pid.as_raw_nonzero(), "a dnsmasq that was left behind is ended");
         let deadline = Instant::now() + END_DEADLINE;
         let _ = kill_process(pid, Signal::TERM);
         while self.is_ours(pid) {
@@ -271,12 +285,42 @@ impl Place {
     }
 }
 
-async fn end(child: &mut Child) {
-    let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-    if let Some(pid) = pid {
-        let _ = kill_process(pid, Signal::TERM);
+/// dnsmasq, or what passes signals on to it; told to end when it is dropped.
+struct Running(Child);
+
+impl Running {
+    fn tell(&self) {
+        // no id: it has ended and was waited for
+        let id = self.0.id().and_then(|id| i32::try_from(id).ok());
+        if let Some(pid) = id.and_then(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
     }
-    if timeout(END_DEADLINE, child.wait()).await.is_err() {
-        let _ = child.kill().await;
+
+    async fn end(&mut self) {
+        self.tell();
+        if timeout(END_DEADLINE, self.0.wait()).await.is_err() {
+            let _ = self.0.kill().await;
+        }
     }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.tell();
+    }
+}
+
+/// Whether this system's programs can do it: those of small systems cannot.
+async fn can_bind() -> bool {
+    let [first, rest @ ..] = BOUND;
+    let mut command = Command::new(first);
+    command.args(rest).arg("true").stdin(Stdio::null()).stdout(Stdio::null());
+    command.stderr(Stdio::null()).kill_on_drop(true);
+    let done = timeout(TEST_DEADLINE, command.status()).await;
+    let can = matches!(done, Ok(Ok(status)) if status.success());
+    if !can {
+        tracing::info!("setpriv and timeout cannot be used: dnsmasq outlives a killed boot server");
+    }
+    can
 }

@@ -256,6 +256,20 @@ impl Lan {
         server
     }
 
+    /// A boot server that is ready, and finds no program but dnsmasq.
+    pub(crate) fn boot_server_without_setpriv(&self) -> Process {
+        let output = Command::new("sh").args(["-c", "command -v dnsmasq"]).output().unwrap();
+        let dnsmasq = String::from_utf8(output.stdout).unwrap();
+        let settings = self.settings("full", &format!("dnsmasq = {:?}\n", dnsmasq.trim()));
+        // ip is found before it has this path
+        let mut command = self.in_space('s', "env");
+        command.args(["PATH=/nonexistent", env!("CARGO_BIN_EXE_bootserver"), "--config"]);
+        command.arg(settings).arg("--lifeline").stdin(Stdio::piped());
+        let server = Process(command.spawn().unwrap());
+        self.until("the boot server", || self.is_ready());
+        server
+    }
+
     /// What a boot server that does not start says.
     pub(crate) fn refused(&self, mode: &str, more: &str) -> String {
         let settings = self.settings(mode, more);
