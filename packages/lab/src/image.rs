@@ -1,6 +1,6 @@
 //! The image that the machines boot: made once of the same inputs, shared by all labs.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,9 +9,18 @@ use std::time::SystemTime;
 use anyhow::{Context, Result, bail};
 use testkit::binary;
 
-/// Where the image of these binaries lies; it is made by `netboot/lab/build` when it is not there,
-/// while other labs wait.
-pub fn image(bins: Option<&Path>) -> Result<PathBuf> {
+/// An image, which no other lab removes while this lives.
+#[derive(Debug)]
+pub struct Image {
+    /// Its folder.
+    pub dir: PathBuf,
+    // a shared lock on the folder; whoever removes images must have it alone
+    _served: File,
+}
+
+/// The image of these binaries; it is made by `netboot/lab/build` when it is not there, while other
+/// labs wait.
+pub fn image(bins: Option<&Path>) -> Result<Image> {
     let bins = match bins {
         Some(dir) => dir.to_owned(),
         None => binary("firstboot")?.parent().context("a folder of binaries")?.to_owned(),
@@ -43,18 +52,21 @@ pub fn image(bins: Option<&Path>) -> Result<PathBuf> {
 /// Images that are kept beside the newest.
 const KEPT: usize = 3;
 
-/// Gives a new image the name of its contents: a lab that serves an older one goes on with it.
-fn settle(cache: &Path, new: &Path) -> Result<PathBuf> {
+/// Gives a new image the name of its contents: a lab that serves an older one goes on with it. The
+/// caller has the cache's lock.
+fn settle(cache: &Path, new: &Path) -> Result<Image> {
     let manifest = fs::read(new.join("manifest.json")).context("the image has no manifest")?;
     let mut hasher = DefaultHasher::new();
     manifest.hash(&mut hasher);
     let settled = cache.join(format!("image-{:016x}", hasher.finish()));
     if settled.exists() {
         fs::remove_dir_all(new)?;
-        File::open(&settled)?.set_modified(SystemTime::now())?;
     } else {
         fs::rename(new, &settled)?;
     }
+    let served = File::open(&settled)?;
+    served.set_modified(SystemTime::now())?;
+    served.lock_shared()?;
     let mut images = Vec::new();
     for entry in fs::read_dir(cache)? {
         let entry = entry?;
@@ -64,9 +76,13 @@ fn settle(cache: &Path, new: &Path) -> Result<PathBuf> {
     }
     images.sort();
     for (_, old) in images.iter().rev().skip(KEPT) {
-        fs::remove_dir_all(old)?;
+        match File::open(old)?.try_lock() {
+            Ok(()) => fs::remove_dir_all(old)?,
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(error)) => return Err(error.into()),
+        }
     }
-    Ok(settled)
+    Ok(Image { dir: settled, _served: served })
 }
 
 /// The project's folder.
@@ -83,4 +99,30 @@ fn cache() -> PathBuf {
     let cache =
         std::env::var_os("XDG_CACHE_HOME").map_or_else(|| home.join(".cache"), PathBuf::from);
     cache.join("plasmacloud/lab")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_that_a_lab_serves_is_kept() {
+        let cache = tempfile::tempdir().unwrap();
+        let make = |number: usize| {
+            let new = cache.path().join("next");
+            fs::create_dir(&new).unwrap();
+            fs::write(new.join("manifest.json"), number.to_string()).unwrap();
+            settle(cache.path(), &new).unwrap()
+        };
+        let served = make(0);
+        let gone = make(1).dir;
+        let last: Vec<PathBuf> = (2..7).map(|number| make(number).dir).collect();
+        assert!(served.dir.is_dir());
+        assert!(!gone.exists());
+        assert!(last.iter().skip(1).all(|dir| dir.is_dir()), "{last:?}");
+        let dir = served.dir.clone();
+        drop(served);
+        make(7);
+        assert!(!dir.exists());
+    }
 }

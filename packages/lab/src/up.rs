@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::lab::{Lab, Options, joined};
+use crate::lab::{Lab, Options, joined, name};
 use crate::machine::{Accel, Firmware};
 use crate::timing::{Times, all_joined, table, times};
 use crate::{accel, image};
@@ -67,9 +67,9 @@ enum AccelArg {
 pub fn up(args: &UpArgs) -> Result<()> {
     let bins = args.bin.clone().map(std::path::absolute).transpose()?;
     eprintln!("making the image (cached by its inputs)");
-    let images = image::image(bins.as_deref())?;
+    let image = image::image(bins.as_deref())?;
     let accel = match args.accel {
-        AccelArg::Auto => accel(&images.join("vmlinuz")),
+        AccelArg::Auto => accel(&image.dir.join("vmlinuz")),
         AccelArg::Tcg => Accel::Tcg,
         AccelArg::Kvm => Accel::Kvm,
     };
@@ -89,7 +89,7 @@ pub fn up(args: &UpArgs) -> Result<()> {
         firmware,
         accel,
         proxy_dhcp: args.proxy_dhcp,
-        ..Options::new(&dir, &images)
+        ..Options::new(&dir, &image.dir)
     };
     let count = options.nodes.len();
     eprintln!("{count} machine(s), {firmware:?}, {accel:?}, in {}", dir.display());
@@ -149,20 +149,24 @@ fn run(options: &Options, keep: bool) -> Result<Vec<Times>> {
             for member in &members {
                 println!("  {:016x}  {:<8} {}", member.id, member.name, member.peer_urls.join(" "));
             }
-            if keep {
-                println!(
-                    "\nit runs until Ctrl-C; get in with: plasma --dir {} ssh node01",
-                    options.dir.display()
-                );
-                std::future::pending::<()>().await;
-            }
-            Ok(times)
+            Ok::<_, anyhow::Error>(times)
         };
-        tokio::select! {
+        let times = tokio::select! {
             done = work => done,
             () = telemetry::stop_signal() => bail!("stopped"),
+        }?;
+        if keep {
+            println!("\n{}", invitation(options));
+            telemetry::stop_signal().await;
         }
+        Ok(times)
     })
+}
+
+/// What one can do with a lab that is kept.
+fn invitation(options: &Options) -> String {
+    let node = name(options.nodes.first().copied().unwrap_or(1));
+    format!("it runs until Ctrl-C; get in with: plasma --dir {} ssh {node}", options.dir.display())
 }
 
 /// Shows what changes until all have joined.
@@ -226,4 +230,17 @@ fn bare_boot(options: &Options, dir: &std::path::Path) -> Result<Times> {
         lab.wait_said(1, "bare boot ready", PATIENCE).await?;
         Ok(times(lab.machines.first().context("a machine")?, None))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_invitation_names_a_machine_that_is_there() {
+        let mut options = Options::new("/tmp/lab".as_ref(), "/images".as_ref());
+        assert!(invitation(&options).ends_with("plasma --dir /tmp/lab ssh node01"));
+        options.nodes = vec![2];
+        assert!(invitation(&options).ends_with("plasma --dir /tmp/lab ssh node02"));
+    }
 }

@@ -25,9 +25,9 @@ pub(crate) fn test(
     // one lab at a time: an emulated machine is slow enough with the processors to itself
     let turn = File::create("/run/plasma-lab/turn")?;
     turn.lock()?;
-    let images = lab::image::image(None)?;
+    let image = lab::image::image(None)?;
     let dir = Folder::new()?;
-    let mut options = Options::new(&dir.0, &images);
+    let mut options = Options::new(&dir.0, &image.dir);
     // the same everywhere, so that what passes here passes elsewhere
     options.accel = Accel::Tcg;
     change(&mut options);
