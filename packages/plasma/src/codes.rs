@@ -50,3 +50,5 @@ pub(crate) const SSH_UNREACHABLE: Code = Code("PL-1022");
 pub(crate) const SSH_REFUSED: Code = Code("PL-1023");
 /// The SSH session broke.
 pub(crate) const SSH_BROKEN: Code = Code("PL-1024");
+/// The node does not reboot though it was told to.
+pub(crate) const REBOOT_REFUSED: Code = Code("PL-1025");

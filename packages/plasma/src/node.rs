@@ -191,7 +191,7 @@ async fn order(
         NodeOrder::Replace => "power the new machine on, with its MAC addresses and disk in the \
                                inventory"
             .to_owned(),
-        NodeOrder::Run => "nothing is left to do".to_owned(),
+        NodeOrder::Run => after_run(node, &explained.decision),
     };
     result(&render(output, &explained, || {
         let reasons: String = explained.reasons.iter().map(|line| format!("  {line}\n")).collect();
@@ -199,6 +199,19 @@ async fn order(
     })?);
     eprintln!("{next}");
     Ok(())
+}
+
+/// What is left to do when a node was told to run what is installed.
+fn after_run(node: &str, decision: &str) -> String {
+    match decision {
+        "localdisk" | "run" => "nothing is left to do".to_owned(),
+        // a rescue was taken back, and an install waits behind it
+        "install" => format!(
+            "it is still installed at its next boot; to take that back too, unless it has begun: \
+             plasma node run {node}"
+        ),
+        _ => format!("it does not run what is installed yet; why: plasma boot explain {node}"),
+    }
 }
 
 /// `plasma boot explain NODE`
@@ -269,6 +282,19 @@ fn ago(millis: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_line_of_run_says_what_is_so() {
+        assert_eq!(after_run("node01", "localdisk"), "nothing is left to do");
+        for (decision, words) in [
+            ("install", "still installed at its next boot"),
+            ("wait", "plasma boot explain node01"),
+            ("rescue", "plasma boot explain node01"),
+        ] {
+            let line = after_run("node01", decision);
+            assert!(line.contains(words) && !line.contains("nothing is left"), "{line}");
+        }
+    }
 
     #[test]
     fn machines_are_listed_with_what_is_in_them() {

@@ -196,6 +196,10 @@ fn what_will_happen_is_told_and_ordered() {
     let status = cloud.refused(&["machines", "-o", "svg"], 2, "topology");
     assert!(!status.contains("panicked"));
     assert_eq!(cloud.good(&["machines"]), "no machine has asked yet\n");
+    let run = |node| String::from_utf8(cloud.plasma(&["node", "run", node]).stderr).unwrap();
+    cloud.good(&["node", "rescue", "node01"]);
+    assert!(run("node01").contains("still installed at its next boot"));
+    cloud.refused(&["node", "run", "node01"], 1, "nothing installed that it could run");
     cloud.identify(1, &[("D1", &[]), ("X", &["ntfs"])]);
     cloud.identify(2, &[("D2", &["gpt", "ext4"])]);
     cloud.identify(3, &[("D3", &["LVM2_member"])]);
@@ -235,6 +239,7 @@ fn what_will_happen_is_told_and_ordered() {
     assert!(cloud.good(&["boot", "explain", "node01"]).contains("boots its own disk"));
     assert!(cloud.good(&["node", "rescue", "node01"]).contains("rescue"));
     assert!(cloud.good(&["node", "run", "node01"]).contains("boots its own disk"));
+    assert!(run("node01").contains("nothing is left to do"));
     assert!(cloud.good(&["node", "wipe", "node01", "--yes"]).contains("will install itself"));
     cloud.enrol(2, None);
     assert!(cloud.good(&["node", "replace", "node02", "--yes"]).contains("will install itself"));
@@ -242,6 +247,7 @@ fn what_will_happen_is_told_and_ordered() {
 
 /// An SSH server with a key of its own, which lets one key in.
 struct Sshd {
+    program: &'static str,
     child: Child,
     port: u16,
     host_key: String,
@@ -291,7 +297,7 @@ fn sshd(dir: &Path, address: &str) -> Option<Sshd> {
         .stderr(log)
         .spawn()
         .unwrap();
-    let mut sshd = Sshd { child, port, host_key };
+    let mut sshd = Sshd { program, child, port, host_key };
     let deadline = Instant::now() + Duration::from_secs(20);
     while std::net::TcpStream::connect((address, port)).is_err() {
         if sshd.child.try_wait().unwrap().is_some() || Instant::now() > deadline {
@@ -409,7 +415,86 @@ fn another_host_key_is_refused() {
     cloud.enrol(1, Some(other.trim()));
     let port = sshd.port.to_string();
     let line = ["ssh", "node01", "-p", &port, "-i", "user", "--", "true"];
-    cloud.refused(&line, 255, "PL-1021");
+    let errors = cloud.refused(&line, 255, "PL-1021");
+    assert!(errors.contains("somebody else answers there"), "{errors}");
+    cloud.good(&["node", "rescue", "node01", "--sticky"]);
+    let errors = cloud.refused(&line, 255, "PL-1021");
+    assert!(errors.contains("rescue system, whose host key"), "{errors}");
+}
+
+/// Lets the key in for one program, which answers instead of the node: it must never get what was
+/// asked, for that is this machine's reboot.
+fn answers(dir: &Path, on_reboot: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let program = dir.join("node.sh");
+    let d = dir.display();
+    let text = format!(
+        "#!/bin/sh\ncase \"$SSH_ORIGINAL_COMMAND\" in\n*boot_id*) cat {d}/boot_id ;;\n\
+         *reboot*) {on_reboot} ;;\nesac\n"
+    );
+    std::fs::write(&program, text).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let key = std::fs::read_to_string(dir.join("user.pub")).unwrap();
+    std::fs::write(dir.join("authorized"), format!("command=\"{d}/node.sh\" {key}")).unwrap();
+    std::fs::write(dir.join("boot_id"), "one\n").unwrap();
+}
+
+#[test]
+fn a_reboot_into_a_new_install_is_recognized() {
+    let cloud = Cloud::start();
+    let dir = cloud.dir.path();
+    let Some(old) = sshd(dir, "127.0.1.1") else { return };
+    let user = String::from_utf8(Command::new("id").arg("-un").output().unwrap().stdout).unwrap();
+    cloud.identify(1, &[("D1", &[])]);
+    cloud.enrol(1, Some(&old.host_key));
+    let port = old.port.to_string();
+    let reboot = |wait| {
+        let line = ["node", "reboot", "node01", "-i", "user", "-l", user.trim(), "-p", &port];
+        cloud.command(&[line.as_slice(), &["--wait", wait]].concat())
+    };
+
+    // what is refused is told at once
+    answers(dir, "echo not for you >&2; echo no way; exit 4");
+    let out = reboot("600").output().unwrap();
+    let errors = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(1), "{errors}");
+    assert!(errors.contains("PL-1025") && errors.contains("status 4): no way"), "{errors}");
+
+    // one that does nothing is told with what was seen last
+    answers(dir, "true");
+    let out = reboot("1").output().unwrap();
+    let errors = String::from_utf8_lossy(&out.stderr);
+    assert!(errors.contains("PL-1010") && errors.contains("the one before"), "{errors}");
+
+    // the connection breaks, and the node comes back with another host key
+    answers(dir, &format!("touch {}/ordered; kill -9 $PPID", dir.display()));
+    cloud.good(&["node", "wipe", "node01", "--yes"]);
+    let mut child = reboot("60").stderr(Stdio::piped()).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !dir.join("ordered").exists() {
+        assert!(Instant::now() < deadline && child.try_wait().unwrap().is_none());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let program = old.program;
+    drop(old);
+    std::fs::write(dir.join("boot_id"), "two\n").unwrap();
+    let stranger = std::fs::read_to_string(dir.join("stranger.pub")).unwrap();
+    std::fs::rename(dir.join("stranger"), dir.join("host")).unwrap();
+    let again = Command::new(program)
+        .args(["-D", "-e", "-f"])
+        .arg(dir.join("sshd_config"))
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let host_key = stranger.trim().to_owned();
+    let _new =
+        Sshd { program, child: again, port: port.parse().unwrap(), host_key: host_key.clone() };
+    cloud.identify(1, &[("D1", &[])]);
+    cloud.enrol(1, Some(&host_key));
+    let out = child.wait_with_output().unwrap();
+    let errors = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success() && errors.contains("is back after"), "{errors}");
 }
 
 const INSIDE: &str = "PLASMA_TEST_INSIDE";

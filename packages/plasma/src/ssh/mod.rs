@@ -52,25 +52,25 @@ pub(crate) async fn reboot(
     args: &SshArgs,
     wait: Duration,
 ) -> Result<(), Fault> {
-    let target = target(remote, node, args).await?;
     let before = {
+        let target = target(remote, node, args).await?;
         let link = session::open(&target)?;
         let before = boot_id(&link, &target)?;
-        // the shell that orders it may be gone before it can say how it ended
-        let _ = shell::capture(&link, &target, "systemctl reboot || reboot");
+        order(&link, &target)?;
         before
     };
     eprintln!("{node}: reboots");
     let began = Instant::now();
+    let mut seen = "its boot is still the one before".to_owned();
     while began.elapsed() < wait {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let Ok(link) = session::open(&target) else { continue };
-        match boot_id(&link, &target) {
+        match boot_now(remote, node, args).await {
             Ok(now) if now != before => {
                 eprintln!("{node}: is back after {:.0} s", began.elapsed().as_secs_f64());
                 return Ok(());
             }
-            _ => {}
+            Ok(_) => seen = "its boot is still the one before".to_owned(),
+            Err(fault) => seen = format!("{} {}", fault.code, fault.what),
         }
     }
     if wait.is_zero() {
@@ -79,14 +79,36 @@ pub(crate) async fn reboot(
     Err(Fault::new(
         codes::TOO_LATE,
         Kind::Deadline,
-        format!("{node} is not back after {} s", wait.as_secs()),
+        format!("{node} is not back after {} s: {seen}", wait.as_secs()),
         format!("look at its console, and at what it was told to boot: plasma boot explain {node}"),
     ))
+}
+
+/// The node's boot, asked anew: a node that was installed meanwhile has another host key.
+async fn boot_now(remote: &Remote, node: &str, args: &SshArgs) -> Result<String, Fault> {
+    let target = target(remote, node, args).await?;
+    boot_id(&session::open(&target)?, &target)
 }
 
 fn boot_id(link: &session::Link, target: &Target) -> Result<String, Fault> {
     let (_, id) = shell::capture(link, target, "cat /proc/sys/kernel/random/boot_id")?;
     Ok(id.trim().to_owned())
+}
+
+/// A connection that ends before the answer is the reboot itself.
+fn order(link: &session::Link, target: &Target) -> Result<(), Fault> {
+    let answer = shell::capture(link, target, "{ systemctl reboot || reboot; } 2>&1");
+    let Ok((status, words)) = answer else { return Ok(()) };
+    if status == 0 {
+        return Ok(());
+    }
+    let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
+    Err(Fault::new(
+        codes::REBOOT_REFUSED,
+        Kind::Precondition,
+        format!("{} does not reboot (exit status {status}): {words}", target.node),
+        "log in as one who may (--user root), or power the machine off and on",
+    ))
 }
 
 async fn target(remote: &Remote, node: &str, args: &SshArgs) -> Result<Target, Fault> {
@@ -118,6 +140,7 @@ async fn target(remote: &Remote, node: &str, args: &SshArgs) -> Result<Target, F
         address: SocketAddr::new(address, args.port),
         user: args.user.clone(),
         host_key,
+        is_rescue: known.decision == "rescue",
         identity: args.identity.clone().or_else(|| remote.ssh_key.clone()),
     })
 }

@@ -24,6 +24,8 @@ pub(crate) struct Target {
     pub(crate) user: String,
     /// A line as in `known_hosts` without the name: `ssh-ed25519 AAAA…`.
     pub(crate) host_key: String,
+    /// Its machine is told to boot the rescue system, whose host key is reported nowhere.
+    pub(crate) is_rescue: bool,
     /// This key and no other.
     pub(crate) identity: Option<PathBuf>,
 }
@@ -62,12 +64,23 @@ pub(crate) fn open(target: &Target) -> Result<Link, Fault> {
                 target.address,
                 fingerprint(&shown)
             ),
-            "somebody else answers there, or the node was installed anew without enrolling: \
-             nothing was sent to it; look at plasma status and at the machine's console",
+            hint(target),
         ));
     }
     log_in(&session, target)?;
     Ok(Link { session, socket })
+}
+
+fn hint(target: &Target) -> &'static str {
+    if target.is_rescue {
+        "it is told to boot the rescue system, whose host key is made for each boot and reported \
+         nowhere, so nobody can check who answers and nothing was sent to it: see its console; \
+         ssh itself can get in, on a network that you trust"
+    } else {
+        "somebody else answers there, or the node was installed anew without enrolling, or is in \
+         the rescue system: nothing was sent to it; look at plasma status and at the machine's \
+         console"
+    }
 }
 
 fn key_of(target: &Target) -> Result<(String, Vec<u8>), Fault> {
@@ -177,6 +190,7 @@ mod tests {
             address: ([127, 0, 0, 1], 22).into(),
             user: "root".into(),
             host_key: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA comment".into(),
+            is_rescue: false,
             identity: None,
         };
         let (kind, key) = key_of(&target).unwrap();
