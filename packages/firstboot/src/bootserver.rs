@@ -5,7 +5,7 @@ use fault::{Fault, Kind};
 use identity::TlsFiles;
 use rpc::{Https, ServerTime};
 
-use crate::{Settings, codes};
+use crate::{Settings, clock, codes};
 
 /// Calls to the boot server. Before enrolment the agent has no certificate and is known by its
 /// token alone; afterwards every call carries the node's certificate.
@@ -32,7 +32,8 @@ impl BootServer {
 
     /// What time it is, whatever this machine's clock says.
     pub(crate) async fn time(settings: &Settings) -> Result<ServerTime, Fault> {
-        rpc::server_time(&settings.ca, &format!("{}/v1/time", base(settings))).await
+        let url = format!("{}/v1/time", base(settings));
+        rpc::server_time(&settings.ca, &url, clock::floor(settings)).await
     }
 
     pub(crate) async fn identify(

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bootserver::wire::{ClaimRequest, EnrollRequest, Enrolled, RenewRequest};
 use fault::{Fault, Kind};
@@ -34,7 +35,7 @@ pub(crate) struct Enrolment {
     pub(crate) node: String,
     /// The cluster's id.
     pub(crate) cluster_id: String,
-    inventory: serde_json::Value,
+    pub(crate) inventory: serde_json::Value,
     /// The install that made this node; empty where nothing was installed.
     #[serde(default)]
     pub(crate) install_id: String,
@@ -99,26 +100,42 @@ pub(crate) fn make_keys(settings: &Settings) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Enrolled, and no certificate is so old that it should be renewed.
+/// Enrolled, and every certificate that the node needs holds. One that should be renewed holds too:
+/// a node must start while the boot server is away.
 pub(crate) fn probe(settings: &Settings, node: &str) -> Result<Probe, Fault> {
-    let enrolled = usable(settings, node)? && !renewal_due(settings)?;
+    let enrolled = usable(settings, node)?
+        && held_services(settings)?.iter().all(|service| holds(settings, service));
     Ok(if enrolled { Probe::True } else { Probe::False })
 }
 
-/// The boot server's answer is kept, and every certificate is there, fits its key, and holds.
+/// The boot server's answer is kept, and the node's own certificate is there, fits its key, and
+/// holds: enough to be given the others.
 pub(crate) fn usable(settings: &Settings, node: &str) -> Result<bool, Fault> {
-    let Some(enrolment) = Enrolment::read(settings)? else { return Ok(false) };
-    if enrolment.node != node {
-        return Ok(false);
+    let enrolment = Enrolment::read(settings)?;
+    Ok(enrolment.is_some_and(|it| it.node == node) && holds(settings, HOLDERS[0]))
+}
+
+fn holds(settings: &Settings, holder: &str) -> bool {
+    let loaded = rpc::Tls::load(&tls_files(settings, holder));
+    if let Err(fault) = &loaded {
+        tracing::info!(holder, %fault, "no usable certificate");
     }
-    let services = services(&enrolment.inventory()?, node);
-    for holder in HOLDERS[..1].iter().chain(services) {
-        if let Err(fault) = rpc::Tls::load(&tls_files(settings, holder)) {
-            tracing::info!(holder, %fault, "no usable certificate");
-            return Ok(false);
-        }
-    }
-    Ok(true)
+    loaded.is_ok()
+}
+
+/// The services for which an enrolled node has certificates.
+fn held_services(settings: &Settings) -> Result<&'static [&'static str], Fault> {
+    let Some(enrolment) = Enrolment::read(settings)? else { return Ok(&[]) };
+    Ok(services(&enrolment.inventory()?, &enrolment.node))
+}
+
+/// From when to when the node's own certificate holds, since 1970.
+pub(crate) fn node_dates(settings: &Settings) -> Option<(Duration, Duration)> {
+    let pem = std::fs::read_to_string(tls_files(settings, HOLDERS[0]).cert).ok()?;
+    let info = identity::describe_cert(&pem).ok()?;
+    let since =
+        |date: OffsetDateTime| Duration::from_secs(date.unix_timestamp().max(0).unsigned_abs());
+    Some((since(info.not_before), since(info.not_after)))
 }
 
 /// A node that asks for its first certificates.
@@ -214,6 +231,33 @@ pub(crate) async fn renew(
     keep(settings, node, (&old.install_id, &old.machine_id), renewed)
 }
 
+/// Asks what the inventory is now, and keeps it. The question is a renewal of the node's own
+/// certificate, for that is answered to the enrolled key alone and changes nothing; the certificate
+/// is not used. To identify again would begin an install that was ordered for the next boot.
+pub(crate) async fn look(settings: &Settings, node: &str) -> Result<(), Fault> {
+    let server = BootServer::new(settings, Some(&tls_files(settings, HOLDERS[0])))?;
+    let (csr_node, _) = requests(settings, &[])?;
+    let request = RenewRequest { node: node.to_owned(), csr_node, csrs: BTreeMap::new() };
+    let answer = server.renew(&request).await?;
+    learn(settings, &answer.cluster_id, answer.inventory)
+}
+
+/// Keeps a newer inventory of an enrolled node: what it goes on with while the boot server is away
+/// must be what the boot server said last, or an operator who was removed comes back.
+pub(crate) fn learn(
+    settings: &Settings,
+    cluster_id: &str,
+    inventory: serde_json::Value,
+) -> Result<(), Fault> {
+    let Some(old) = Enrolment::read(settings)? else { return Ok(()) };
+    if old.cluster_id != cluster_id || old.inventory == inventory {
+        return Ok(());
+    }
+    parse_inventory(&inventory)?.node(&old.node)?;
+    tracing::info!("the inventory has changed");
+    write(settings, &Enrolment { inventory, ..old })
+}
+
 fn requests(
     settings: &Settings,
     services: &[&str],
@@ -256,7 +300,11 @@ fn keep(
         install_id: install_id.to_owned(),
         machine_id: machine_id.to_owned(),
     };
-    let text = serde_json::to_vec_pretty(&enrolment).map_err(|error| {
+    write(settings, &enrolment)
+}
+
+fn write(settings: &Settings, enrolment: &Enrolment) -> Result<(), Fault> {
+    let text = serde_json::to_vec_pretty(enrolment).map_err(|error| {
         Fault::new(codes::ANSWER, Kind::Internal, error.to_string(), "report this as a bug")
     })?;
     files::write(&settings.enrolment(), &text)
@@ -265,7 +313,7 @@ fn keep(
 /// Whether a certificate is so far into its life that it should be renewed.
 pub(crate) fn renewal_due(settings: &Settings) -> Result<bool, Fault> {
     let now = OffsetDateTime::now_utc();
-    for holder in HOLDERS {
+    for holder in HOLDERS[..1].iter().chain(held_services(settings)?) {
         let Some(pem) = files::read(&tls_files(settings, holder).cert)? else { continue };
         if identity::describe_cert(&String::from_utf8_lossy(&pem))?.due(now) {
             return Ok(true);

@@ -80,22 +80,23 @@ pub(crate) fn is_empty(folder: &Path) -> Result<bool, Fault> {
     }
 }
 
-/// Makes sure that no second agent works on the same state; the lock ends with the process.
+/// Makes sure that no second agent works on the same state or machine; the lock ends with the process.
 ///
 /// # Errors
 /// When the folder cannot be made, or another agent holds it.
 pub fn lock(settings: &Settings) -> Result<File, Fault> {
-    let folder = &settings.state_dir;
-    let path = folder.join("lock");
-    make_folder(folder)?;
+    let path = settings.lock();
+    if let Some(folder) = path.parent() {
+        make_folder(folder)?;
+    }
     let file = File::create(&path)
         .map_err(|error| state_fault(format!("cannot write {}: {error}", path.display())))?;
     file.try_lock().map_err(|_| {
         Fault::new(
             codes::STATE,
             Kind::Precondition,
-            format!("another firstboot works on {}", folder.display()),
-            "stop it first, or give this one a state_dir of its own",
+            format!("another firstboot works on {}", settings.state_dir.display()),
+            "stop it first; where nothing is installed, a state_dir of its own will do",
         )
     })?;
     Ok(file)
@@ -124,4 +125,30 @@ pub fn describe_ledger(settings: &Settings) -> Result<String, Fault> {
         text.push_str(&format!("{:9} {:>8} ms  {state}\n", step.name(), record.millis));
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_second_agent_starts_and_the_lock_is_on_no_disk_that_may_be_taken_down() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        for target in ["none", "lab", "nixos"] {
+            let text = format!(
+                "bootserver = \"https://x\"\nca = \"/x\"\nstate_dir = {:?}\ntarget = {target:?}\n\
+                 [machine]\nroot = {:?}\n",
+                dir.path().join("state"),
+                dir.path().join("root"),
+            );
+            let settings: Settings = settings::parse(Path::new("x.toml"), &text).expect("settings");
+            let held = lock(&settings).expect("nobody holds it");
+            let fault = lock(&settings).expect_err("it is held");
+            assert_eq!(fault.kind, Kind::Precondition);
+            drop(held);
+            lock(&settings).map(drop).expect("it was let go");
+            assert_eq!(dir.path().join("state/lock").exists(), target == "none", "{target}");
+            let _ = fs::remove_dir_all(dir.path().join("state"));
+        }
+    }
 }

@@ -15,6 +15,8 @@ pub(crate) struct Known {
     pub(crate) node: String,
     pub(crate) cluster_id: String,
     pub(crate) inventory: Inventory,
+    /// The inventory as the boot server sent it.
+    pub(crate) sent: serde_json::Value,
     pub(crate) order: Order,
     pub(crate) reason: String,
     pub(crate) install_id: String,
@@ -45,7 +47,8 @@ pub(crate) async fn ask(
     let request = IdentifyRequest { identify: seen(settings), hardware };
     let Identified { node, cluster_id, inventory, order, reason, install_id, machine_id, .. } =
         server.identify(&request).await?;
-    let inventory = parse_inventory(&inventory)?;
+    let sent = inventory;
+    let inventory = parse_inventory(&sent)?;
     inventory.node(&node)?;
     if let Some(told) = &settings.node
         && *told != node
@@ -58,7 +61,7 @@ pub(crate) async fn ask(
         ));
     }
     let images = images(settings);
-    Ok(Known { node, cluster_id, inventory, order, reason, install_id, machine_id, images })
+    Ok(Known { node, cluster_id, inventory, sent, order, reason, install_id, machine_id, images })
 }
 
 /// What the boot server said when the node enrolled: enough to go on without it.
@@ -67,6 +70,7 @@ pub(crate) fn remembered(settings: &Settings, enrolment: &Enrolment) -> Result<K
         node: enrolment.node.clone(),
         cluster_id: enrolment.cluster_id.clone(),
         inventory: enrolment.inventory()?,
+        sent: enrolment.inventory.clone(),
         order: Order::Run,
         reason: String::new(),
         install_id: enrolment.install_id.clone(),

@@ -1,6 +1,5 @@
 //! The machine as the steps see it: one probe and one act per step.
 
-use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,8 +20,8 @@ use crate::{
     Context, MachineSettings, Mode, Settings, Target, clock, codes, files, kernel, ssh, systemd,
 };
 
-/// How often the certificates' age is looked at.
-const RENEWAL_CHECK: Duration = Duration::from_secs(3600);
+/// How often the certificates' age is looked at, and the boot server asked for the inventory.
+const LOOK: Duration = Duration::from_secs(3600);
 /// What a machine does whose operator only wants to get in.
 pub(crate) const RESCUE: [Step; 2] = [Step::Identify, Step::Network];
 
@@ -37,8 +36,10 @@ pub struct Node {
     disk: DiskStep,
     install: InstallStep,
     member: Member,
-    /// Held on the folder that the step disk brought to light.
-    lock: Option<File>,
+    /// Whether the state folder is the one on the disk, and its ledger is gone on with.
+    settled: bool,
+    /// Whether systemd was told to start sshd, in this run.
+    ssh_started: bool,
 }
 
 /// The context of a step; a macro, since the step itself is borrowed to change it.
@@ -70,7 +71,8 @@ impl Node {
             known: None,
             time: None,
             clock_is_right: false,
-            lock: None,
+            settled: false,
+            ssh_started: false,
         }
     }
 
@@ -109,9 +111,7 @@ impl Node {
             }
             Step::Disk => self.disk.probe(&context!(self)).await,
             Step::Install => self.install.probe(&context!(self)).await,
-            Step::Identity if self.keeps_ssh() && !ssh::has_host_key(&self.settings.machine) => {
-                Ok(Probe::False)
-            }
+            Step::Identity if self.keeps_ssh() && !self.start_ssh().await => Ok(Probe::False),
             Step::Identity => enroll::probe_keys(&self.settings),
             Step::Enroll => enroll::probe(&self.settings, self.named()?),
             Step::Join => self.member.probe_joined(&self.enrolment()?).await,
@@ -162,7 +162,7 @@ impl Node {
                     cluster = resumed.cluster_id,
                     "the disk is ours"
                 );
-                self.lock = Some(files::lock(&self.settings)?);
+                self.settled = true;
             }
             Ok(None) => {}
             Err(fault) => tracing::warn!(%fault, "the disk is not used yet"),
@@ -170,34 +170,61 @@ impl Node {
         Ok(())
     }
 
-    /// The step disk may have brought an older folder to light, from before this boot: it is
-    /// locked, and its ledger is gone on with.
+    /// The step disk may have brought an older folder to light, from before this boot: its ledger
+    /// is gone on with.
     pub(crate) fn settle(&mut self, mine: &Ledger) -> Result<Option<Ledger>, Fault> {
-        if self.settings.target == Target::None || self.lock.is_some() {
+        if self.settings.target == Target::None || self.settled {
             return Ok(None);
         }
         let there = files::read_ledger(&self.settings.ledger())?;
         if there.as_ref() == Some(mine) {
             return Ok(None);
         }
-        self.lock = Some(files::lock(&self.settings)?);
+        self.settled = true;
         Ok(there)
     }
 
-    /// After the blessing: certificates are renewed in time, and in process mode the services are
-    /// kept running, until `stop`. A rescue only stays.
+    /// After the blessing: certificates are renewed in time, operators come and go, and in process
+    /// mode the services are kept running, until `stop`. A rescue does what of it it can.
     pub async fn stay(&mut self, stop: &CancellationToken) {
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(RENEWAL_CHECK) => {}
-                () = stop.cancelled() => return,
+        let hourly = async {
+            loop {
+                self.look_after().await;
+                tokio::time::sleep(LOOK).await;
             }
-            if enroll::renewal_due(&self.settings).unwrap_or(false)
-                && let Err(fault) = self.enroll().await
-            {
-                tracing::warn!(%fault, "certificates are not renewed yet, trying again later");
-            }
+        };
+        tokio::select! {
+            () = hourly => {}
+            () = stop.cancelled() => {}
         }
+    }
+
+    async fn look_after(&mut self) {
+        if enroll::renewal_due(&self.settings).unwrap_or(false)
+            && let Err(fault) = self.enroll().await
+        {
+            tracing::warn!(%fault, "certificates are not renewed yet, trying again later");
+        }
+        if let Err(fault) = self.look_again().await {
+            tracing::warn!(%fault, "the inventory is not known anew, trying again later");
+        }
+    }
+
+    /// What the boot server says now, to a node that is enrolled.
+    async fn look_again(&self) -> Result<(), Fault> {
+        let node = self.named()?;
+        if !enroll::usable(&self.settings, node)? {
+            return Ok(());
+        }
+        if self.clock_is_right {
+            clock::remember(&self.settings, clock::here())?;
+        }
+        let looked = enroll::look(&self.settings, node).await;
+        if self.keeps_ssh() {
+            // a renewal brought an inventory too
+            ssh::authorize(&self.settings.machine, &self.enrolment()?.inventory()?)?;
+        }
+        looked
     }
 
     /// Stops the node's services, in process mode.
@@ -242,6 +269,7 @@ impl Node {
         }
         let known = match (self.ask().await, &enrolment) {
             (Ok(known), Some(enrolment)) if enrolment.node == known.node => {
+                enroll::learn(&self.settings, &known.cluster_id, known.sent.clone())?;
                 as_enrolled(known, enrolment)
             }
             (Ok(known), _) => known,
@@ -262,6 +290,7 @@ impl Node {
         tracing::info!(node = known.node, order = ?known.order, reason = known.reason, "identified");
         if self.keeps_ssh() {
             ssh::authorize(&self.settings.machine, &known.inventory)?;
+            self.start_ssh().await;
             network::set_host_name(&self.settings.machine, &known.node);
         }
         self.name = Some(known.node.clone());
@@ -306,10 +335,10 @@ impl Node {
         Ok(seen)
     }
 
-    async fn probe_network(&self) -> Result<Probe, Fault> {
+    async fn probe_network(&mut self) -> Result<Probe, Fault> {
         if let Some(network) = self.network()? {
             let held = network.probe().await?;
-            let wants_key = self.is_rescue() && !ssh::has_host_key(&self.settings.machine);
+            let wants_key = self.is_rescue() && !self.start_ssh().await;
             return Ok(if held == Probe::True && wants_key { Probe::False } else { held });
         }
         // before enrolment the inventory is not here yet; then the boot server was reached, and
@@ -343,6 +372,15 @@ impl Node {
             ssh::make_host_key(&self.settings.machine).await?;
         }
         enroll::make_keys(&self.settings)
+    }
+
+    /// Once in a run: when systemd booted, the key was not there yet. False while there is none.
+    async fn start_ssh(&mut self) -> bool {
+        let has_key = ssh::has_host_key(&self.settings.machine);
+        if has_key && !self.ssh_started {
+            self.ssh_started = ssh::start(&self.settings.machine).await;
+        }
+        has_key
     }
 
     /// Whether SSH is the agent's to set up; on NixOS the system does it.

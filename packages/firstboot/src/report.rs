@@ -52,9 +52,9 @@ impl Reporter {
 fn progress(node: &str, ledger: &Ledger, up: Duration) -> Progress {
     // what a disk's ledger says of later steps is of an earlier run: the node is where the first
     // step is that is not done
-    let known = ledger.steps.iter().filter(|(_, r)| !matches!(r.outcome, Outcome::Off { .. }));
+    let mut known = ledger.steps.iter().filter(|(_, r)| !matches!(r.outcome, Outcome::Off { .. }));
     let current = known.clone().find(|(_, record)| record.outcome != Outcome::Done);
-    let latest = current.or_else(|| known.last());
+    let latest = current.or_else(|| known.next_back());
     let (step, state, detail) = match latest.map(|(step, record)| (*step, &record.outcome)) {
         Some((step, Outcome::Running)) => (step, "running", String::new()),
         Some((step, Outcome::Waiting { reason })) => (step, "waiting", reason.clone()),

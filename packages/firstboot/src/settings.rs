@@ -134,6 +134,20 @@ impl Settings {
         self.state_dir.join("enrolment.json")
     }
 
+    /// What time it was, in seconds since 1970, when the agent last looked.
+    pub fn last_seen(&self) -> PathBuf {
+        self.state_dir.join("last-seen")
+    }
+
+    /// Held while the agent runs. Where it may unmount the state folder, the lock is the machine's:
+    /// an open file would keep the disk from being taken down.
+    pub fn lock(&self) -> PathBuf {
+        match self.target {
+            Target::None => self.state_dir.join("lock"),
+            Target::Lab | Target::NixOs => self.machine.path("/run/firstboot/lock"),
+        }
+    }
+
     /// Chainfire's rendered settings, in process mode.
     pub fn chainfire_toml(&self) -> PathBuf {
         self.state_dir.join("etc/plasma/chainfire.toml")

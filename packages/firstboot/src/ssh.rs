@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fault::{Fault, Kind};
@@ -33,20 +33,47 @@ pub(crate) fn authorize(machine: &MachineSettings, inventory: &Inventory) -> Res
     files::publish(&path, text.as_bytes())
 }
 
-/// Whether the machine has its host key.
+/// Whether the machine has its host key, and both halves are written.
 pub(crate) fn has_host_key(machine: &MachineSettings) -> bool {
-    host_key_paths(machine).iter().all(|path| path.exists())
+    let [key, public] = host_key_paths(machine);
+    is_written(&key) && public_line(&public).is_some()
+}
+
+fn is_written(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|file| file.len() > 0)
+}
+
+/// A public key without its comment.
+fn public_line(path: &Path) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    let mut words = text.split_whitespace();
+    Some(format!("{} {}", words.next()?, words.next()?))
+}
+
+/// Has systemd start sshd, if it does not run. Its unit is left out of a boot on which there was no
+/// key yet, and a key may come to light with the disk.
+pub(crate) async fn start(machine: &MachineSettings) -> bool {
+    tell_sshd(machine, "start").await
+}
+
+async fn tell_sshd(machine: &MachineSettings, verb: &str) -> bool {
+    let told = run_command(&machine.tool("systemctl"), &["--no-block", verb, UNIT], SHORT).await;
+    if let Err(fault) = &told {
+        tracing::warn!(%fault, "sshd was not started: nobody can log in over the network");
+    }
+    told.is_ok()
 }
 
 fn host_key_paths(machine: &MachineSettings) -> [PathBuf; 2] {
     [machine.path(HOST_KEY), machine.path(&format!("{HOST_KEY}.pub"))]
 }
 
-/// Makes the host key, if there is none, and lets sshd know. The private half is renamed into
-/// place last: cut anywhere, this runs again.
+/// Makes the host key, if there is none, and lets sshd know. Both halves are on the disk before
+/// they have their names, and the private one gets its name last: cut anywhere, this runs again. A
+/// private half that is there stays, since people know the machine by it.
 pub(crate) async fn make_host_key(machine: &MachineSettings) -> Result<(), Fault> {
     let [key, public] = host_key_paths(machine);
-    if !has_host_key(machine) {
+    if !has_host_key(machine) && !derive_public(machine).await {
         let folder = key.parent().unwrap_or(&key);
         files::make_private_folder(folder)?;
         let new = folder.join("new");
@@ -61,26 +88,40 @@ pub(crate) async fn make_host_key(machine: &MachineSettings) -> Result<(), Fault
         })?;
         let keep = |error: std::io::Error| state_fault(format!("cannot keep the key: {error}"));
         fs::set_permissions(&new, fs::Permissions::from_mode(0o600)).map_err(keep)?;
-        fs::File::open(&new).and_then(|file| file.sync_all()).map_err(keep)?;
+        for half in [&new, &folder.join("new.pub")] {
+            fs::File::open(half).and_then(|file| file.sync_all()).map_err(keep)?;
+        }
         fs::rename(folder.join("new.pub"), &public).map_err(keep)?;
         fs::rename(&new, &key).map_err(keep)?;
         fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(keep)?;
     }
     // sshd reads its keys when it starts; without one it could not start before
-    let args = ["--no-block", "restart", UNIT];
-    if let Err(fault) = run_command(&machine.tool("systemctl"), &args, SHORT).await {
-        tracing::warn!(%fault, "sshd was not started: nobody can log in over the network");
-    }
+    tell_sshd(machine, "restart").await;
     Ok(())
+}
+
+/// Makes the public half from the private one; false where there is none that can be read.
+async fn derive_public(machine: &MachineSettings) -> bool {
+    let [key, public] = host_key_paths(machine);
+    if !is_written(&key) {
+        return false;
+    }
+    let path = key.to_string_lossy();
+    let args = ["-y", "-P", "", "-f", &path];
+    match run_command(&machine.tool("ssh-keygen"), &args, SHORT).await {
+        Ok(line) => files::write(&public, &line).is_ok() && has_host_key(machine),
+        Err(fault) => {
+            tracing::warn!(%fault, "the host key cannot be read: a new one is made");
+            false
+        }
+    }
 }
 
 /// The host key's public line, without a comment; `None` when there is none.
 pub(crate) fn host_key(machine: &MachineSettings) -> Option<String> {
     // the second is where a system that keeps its own has it
     let paths = [format!("{HOST_KEY}.pub"), "/etc/ssh/ssh_host_ed25519_key.pub".to_owned()];
-    let text = paths.iter().find_map(|path| fs::read_to_string(machine.path(path)).ok())?;
-    let mut words = text.split_whitespace();
-    Some(format!("{} {}", words.next()?, words.next()?))
+    paths.iter().find_map(|path| public_line(&machine.path(path)))
 }
 
 #[cfg(test)]
@@ -122,9 +163,19 @@ mod tests {
         assert!(line.starts_with("ssh-ed25519 AAAA") && !line.contains("OLD"), "{line}");
         assert_eq!(fs::metadata(&key).expect("a key").permissions().mode() & 0o777, 0o600);
         make_host_key(&machine).await.expect("it is there");
-        assert_eq!(host_key(&machine), Some(line));
+        assert_eq!(host_key(&machine), Some(line.clone()));
+        // the public half was cut: people go on to know the machine by the same key
+        fs::write(&public, "").expect("an empty file");
+        assert!(!has_host_key(&machine));
+        make_host_key(&machine).await.expect("the public half");
+        assert_eq!(host_key(&machine), Some(line.clone()));
+        // the private half was cut: nothing is left of that key
+        fs::write(&key, "").expect("an empty file");
+        assert!(!has_host_key(&machine));
+        make_host_key(&machine).await.expect("a new key");
+        assert!(host_key(&machine).is_some_and(|new| new != line));
         let told = fs::read_to_string(dir.path().join("told")).expect("what systemctl was told");
-        assert_eq!(told, "--no-block restart ssh.service\n".repeat(2));
+        assert_eq!(told, "--no-block restart ssh.service\n".repeat(4));
     }
 
     #[test]

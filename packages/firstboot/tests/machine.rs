@@ -152,6 +152,24 @@ impl World {
         ending
     }
 
+    /// Runs to the blessing, and stays until something is true.
+    async fn stays(&self, mut is_true: impl FnMut() -> bool) {
+        let (settings, stop) = (self.settings(), CancellationToken::new());
+        let reporter = Reporter::start(settings.clone(), stop.clone());
+        let mut node = Node::new(settings);
+        let ending = firstboot::run(&mut node, &reporter, &stop).await.expect("a ledger");
+        assert_eq!(ending, Ending::Blessed);
+        let look = async {
+            while !is_true() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            stop.cancel();
+        };
+        let both = async { tokio::join!(node.stay(&stop), look) };
+        tokio::time::timeout(Duration::from_secs(60), both).await.expect("it does not come true");
+        reporter.stop().await;
+    }
+
     /// Runs until the step waits, and gives the reason.
     async fn waits(&self, step: Step) -> String {
         let waits = |ledger: &Ledger| {
@@ -274,6 +292,82 @@ async fn without_its_address_it_waits() {
 }
 
 #[tokio::test]
+async fn an_enrolled_node_goes_on_with_the_inventory_that_was_said_last() {
+    let mut world = World::start().await;
+    let listen = world.base.trim_start_matches("https://").to_owned();
+    assert_eq!(world.run(|_| false).await, Some(Ending::Blessed));
+    let operator = |name: &str| inventory::Operator { name: name.to_owned(), ssh_keys: Vec::new() };
+    let operators = |world: &World| {
+        let text = std::fs::read_to_string(world.path("node/enrolment.json")).expect("a file");
+        let enrolment: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        enrolment["inventory"]["operators"].to_string()
+    };
+    // known after a start
+    world.power_off().await;
+    world.inventory.operators = vec![operator("ann")];
+    world.power_on(&listen).await;
+    assert_eq!(world.run(|_| false).await, Some(Ending::Blessed));
+    assert!(operators(&world).contains("ann"), "{}", operators(&world));
+    // and without one
+    world.power_off().await;
+    world.inventory.operators = vec![operator("bob")];
+    world.power_on(&listen).await;
+    world.stays(|| operators(&world).contains("bob")).await;
+    assert!(!operators(&world).contains("ann"), "{}", operators(&world));
+    // the server is away: it starts with what it heard last, and goes back to nothing older
+    world.power_off().await;
+    assert_eq!(world.run(|_| false).await, Some(Ending::Blessed));
+    assert!(operators(&world).contains("bob"));
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_to_be_renewed_holds_until_the_boot_server_is_back() {
+    let mut world = World::start().await;
+    let listen = world.base.trim_start_matches("https://").to_owned();
+    assert_eq!(world.run(|_| false).await, Some(Ending::Blessed));
+    world.power_off().await;
+    // the same certificate in the last third of its life
+    let path = world.path("node/identity/node.cert.pem");
+    let read = || std::fs::read_to_string(&path).expect("a certificate");
+    let info = identity::describe_cert(&read()).expect("a certificate");
+    let day = time::Duration::DAY;
+    let (from, to) = (info.not_before - 300 * day, info.not_before + 60 * day);
+    let key = identity::KeyPair::load(&world.path("node/identity/node.key.pem")).expect("a key");
+    let authority = identity::Authority::load(&world.path("boot/ca")).expect("the CA");
+    let id = info.spiffe.expect("a name");
+    let old = authority.sign_between(&key.csr_pem().expect("a CSR"), &id, &info.sans, from, to);
+    let old = old.expect("a certificate");
+    std::fs::write(&path, &old).expect("a certificate");
+    assert_eq!(world.run(|_| false).await, Some(Ending::Blessed));
+    assert_eq!(read(), old);
+    // looked at as soon as it is blessed, not an hour later
+    world.power_on(&listen).await;
+    world.stays(|| read() != old).await;
+    assert!(identity::describe_cert(&read()).expect("a certificate").not_after > to);
+    world.power_off().await;
+}
+
+#[tokio::test]
+async fn a_time_that_is_over_is_not_believed() {
+    let mut world = World::start().await;
+    assert_eq!(world.run(|_| false).await, Some(Ending::Blessed));
+    let seen = || -> Option<u64> {
+        std::fs::read_to_string(world.path("node/last-seen")).ok()?.trim().parse().ok()
+    };
+    assert_eq!(seen(), None);
+    world.stays(|| seen().is_some()).await;
+    let later = seen().expect("a time") + 24 * 3600;
+    std::fs::write(world.path("node/last-seen"), later.to_string()).expect("a time");
+    // a node whose certificates hold needs no time from anybody
+    assert_eq!(world.run(|_| false).await, Some(Ending::Blessed));
+    // one without any is told nothing by a server of the past
+    std::fs::remove_file(world.path("node/enrolment.json")).expect("the enrolment");
+    let reason = world.waits(Step::Identify).await;
+    assert!(reason.contains("known to be over"), "{reason}");
+    world.power_off().await;
+}
+
+#[tokio::test]
 async fn a_rescue_lets_operators_in_and_touches_nothing() {
     let mut world = World::start().await;
     world.file("proc/cmdline", "console=ttyS0 plasma.rescue=1\n");
@@ -284,6 +378,12 @@ async fn a_rescue_lets_operators_in_and_touches_nothing() {
     );
     assert_eq!(world.run(|_| false).await, Some(Ending::Rescue));
     assert!(world.path("root/etc/ssh/keys/ssh_host_ed25519_key").exists());
+    let told = || std::fs::read_to_string(world.path("told")).expect("what systemctl was told");
+    assert!(told().contains("--no-block restart ssh.service"), "{}", told());
+    // systemd leaves sshd out of a boot without a key, so the agent starts it once there is one
+    std::fs::remove_file(world.path("told")).expect("what systemctl was told");
+    assert_eq!(world.run(|_| false).await, Some(Ending::Rescue));
+    assert_eq!(told(), "--no-block start ssh.service\n");
     for step in [Step::Clock, Step::Disk, Step::Install, Step::Enroll, Step::Bless] {
         let outcome = world.outcome(step);
         assert!(matches!(outcome, Some(Outcome::Off { .. })), "{step} {outcome:?}");

@@ -54,12 +54,14 @@ struct Answer {
     unix_millis: u64,
 }
 
-/// Asks a server of the cluster for the time: `url` answers `{"unix_millis": …}`.
+/// Asks a server of the cluster for the time: `url` answers `{"unix_millis": …}`. `floor` is a time
+/// since 1970 that the caller knows to be over: who has the key of a certificate that expired
+/// before it is not believed, whatever time he says.
 ///
 /// # Errors
-/// When the server cannot be reached or is not of this CA, and when its certificate is not valid at
-/// the time that it says.
-pub async fn server_time(ca: &Path, url: &str) -> Result<ServerTime, Fault> {
+/// When the server cannot be reached or is not of this CA, when it says a time before the floor,
+/// and when its certificate is not valid at the time that it says.
+pub async fn server_time(ca: &Path, url: &str, floor: Duration) -> Result<ServerTime, Fault> {
     let roots = tls_files::read_roots(ca)?;
     let inner = WebPkiServerVerifier::builder_with_provider(roots, tls_files::provider())
         .build()
@@ -79,6 +81,18 @@ pub async fn server_time(ca: &Path, url: &str) -> Result<ServerTime, Fault> {
     let heard = Instant::now();
     // the answer is about half a round trip old
     let unix = Duration::from_millis(answer.unix_millis) + (heard - asked) / 2;
+    if unix < floor {
+        return Err(Fault::new(
+            codes::TIME,
+            Kind::Unavailable,
+            format!(
+                "{url} says that it is {} s after 1970, and {} s are known to be over",
+                unix.as_secs(),
+                floor.as_secs()
+            ),
+            "set the clock of that server; it may also be somebody else with a key of its past",
+        ));
+    }
     later.valid_at(UnixTime::since_unix_epoch(unix)).map_err(|error| {
         Fault::new(
             codes::TIME,

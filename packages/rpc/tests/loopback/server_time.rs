@@ -35,12 +35,19 @@ fn say(says: &AtomicU64, time: Duration) {
 async fn a_time_at_which_its_certificate_is_valid_is_believed() {
     let world = world();
     let (server, says) = clock(&world).await;
-    let ask = async || within(server_time(&world.ca_path(), &server.https("/time"))).await;
+    let (ca, url) = (world.ca_path(), server.https("/time"));
+    let after = async |floor| within(server_time(&ca, &url, floor)).await;
+    let ask = async || after(Duration::ZERO).await;
     for days in [0, 30, 80] {
         say(&says, now() + days * DAY);
         let time = ask().await.unwrap();
         assert!(time.unix().abs_diff(now() + days * DAY) < Duration::from_secs(20), "{time:?}");
     }
+    // valid or not: what is over does not come again
+    say(&says, now());
+    after(now() - DAY).await.unwrap();
+    let fault = after(now() + DAY).await.unwrap_err();
+    assert_eq!(fault.code, codes::TIME, "{fault}");
     for wrong in [now() + 4000 * DAY, now() - 4000 * DAY, Duration::ZERO] {
         say(&says, wrong);
         let fault = ask().await.unwrap_err();
@@ -55,13 +62,13 @@ async fn nobody_else_is_believed() {
     let (ours, other) = (world(), world());
     let (server, says) = clock(&other).await;
     say(&says, now());
-    let fault = within(server_time(&ours.ca_path(), &server.https("/time"))).await.unwrap_err();
+    let ask = async |url: &str| within(server_time(&ours.ca_path(), url, Duration::ZERO)).await;
+    let fault = ask(&server.https("/time")).await.unwrap_err();
     assert_eq!(fault.code, codes::UNREACHABLE, "{fault}");
     // without TLS nobody vouches for the answer
     let more = Router::new().route("/time", get(async || Json(json!({ "unix_millis": 1 }))));
     let plain = serve(None, Kind::Http, more).await;
-    let url = format!("http://{}/time", plain.addr);
-    let fault = within(server_time(&ours.ca_path(), &url)).await.unwrap_err();
+    let fault = ask(&format!("http://{}/time", plain.addr)).await.unwrap_err();
     assert_eq!(fault.code, codes::TIME, "{fault}");
     server.end().await;
     plain.end().await;
@@ -74,8 +81,9 @@ async fn dates_are_checked_against_the_time_that_was_heard() {
     let brief = Tls::load(&world.window("brief", -10, 60)).unwrap();
     let server = serve(Some((brief, ClientAuth::Optional)), Kind::Http, Router::new()).await;
     let call = async || {
-        let time = within(server_time(&world.ca_path(), &clock.https("/time"))).await.unwrap();
-        let tls = Tls::trust_by(&world.ca_path(), time).unwrap();
+        let (ca, url) = (world.ca_path(), clock.https("/time"));
+        let time = within(server_time(&ca, &url, Duration::ZERO)).await.unwrap();
+        let tls = Tls::trust_by(&ca, time).unwrap();
         within(Https::new(&tls).get_text(&server.https("/who"))).await
     };
     say(&says, now());
