@@ -26,6 +26,8 @@ use crate::{Context, Settings, Target, codes};
 /// What the disk and install steps do for a target. `disk` is the one that boots.
 #[allow(async_fn_in_trait, reason = "used within this crate alone")]
 pub(crate) trait Install {
+    /// Stops what would only be found when the disk is erased already.
+    async fn check<D: Disks>(&self, disks: &D, disk: &Block) -> Result<(), Fault>;
     /// Lays out the claimed and empty disk.
     async fn lay_out<D: Disks>(&self, disks: &D, disk: &Block) -> Result<(), Fault>;
     /// Whether the layout is mounted, with the folders of the node's state.
@@ -74,6 +76,10 @@ macro_rules! each {
 }
 
 impl Install for Installs<'_> {
+    async fn check<D: Disks>(&self, disks: &D, disk: &Block) -> Result<(), Fault> {
+        each!(self, target => target.check(disks, disk))
+    }
+
     async fn lay_out<D: Disks>(&self, disks: &D, disk: &Block) -> Result<(), Fault> {
         each!(self, target => target.lay_out(disks, disk))
     }

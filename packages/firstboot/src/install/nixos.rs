@@ -117,11 +117,49 @@ impl<'a> NixOs<'a> {
         disks.run("nixos-install", &args.map(str::to_owned), COPY).await
     }
 
+    /// What the system must find at its first start: whom to trust, the token that is not spent
+    /// yet, and which machine it is. The id comes before nixos-install, whose boot entries bear it.
+    async fn put_identity<D: Disks>(&self, disks: &D) -> Result<(), Fault> {
+        let etc = self.settings.disk.root.join("etc");
+        let id = format!("{}\n", self.context.machine_id);
+        put(disks, &etc.join("machine-id"), id.as_bytes()).await?;
+        let store = etc.join("credstore");
+        let folder = store.to_string_lossy().into_owned();
+        let args = ["-d", "-m", "0700", "--", &folder];
+        disks.run("install", &args.map(str::to_owned), SHORT).await?;
+        let ca = disks.read_file(&self.settings.ca).await?.ok_or_else(|| {
+            stop(
+                codes::NIXOS,
+                format!("the cluster's CA is not in {}", self.settings.ca.display()),
+                "give the image the credential plasma.ca: the boot server's ca.cpio has it",
+            )
+        })?;
+        put(disks, &store.join("plasma.ca"), &ca).await?;
+        if let Some(token) = disks.read_file(&self.settings.token_file).await? {
+            put(disks, &store.join("plasma.join-token"), &token).await?;
+        }
+        Ok(())
+    }
+
+    /// All that was installed is on the disk, and not only in memory.
+    async fn sync<D: Disks>(&self, disks: &D) -> Result<(), Fault> {
+        let root = &self.settings.disk.root;
+        let mounts = disks.mounts().await?;
+        let within = mounts.iter().filter(|mount| Path::new(&mount.place).starts_with(root));
+        let mut args = vec!["--file-system".to_owned(), "--".to_owned()];
+        args.extend(within.map(|mount| mount.place.clone()));
+        disks.run("sync", &args, COPY).await
+    }
+
     /// Goes over to the installed system. The step's probe finds it there.
     async fn leave<D: Disks>(&self, disks: &D, system: &str) -> Result<(), Fault> {
         let within = self.settings.disk.root.join(system.trim_start_matches('/'));
         let params = disks.read_file(&within.join("kernel-params")).await?.unwrap_or_default();
-        let line = format!("init={system}/init {}", String::from_utf8_lossy(&params).trim());
+        let line = format!(
+            "init={system}/init {} systemd.machine_id={}",
+            String::from_utf8_lossy(&params).trim(),
+            self.context.machine_id
+        );
         let (kernel, initrd) = (within.join("kernel"), within.join("initrd"));
         let load = [
             "--load".to_owned(),
@@ -164,6 +202,10 @@ fn cache_url(images: &str) -> Result<String, Fault> {
 }
 
 impl Install for NixOs<'_> {
+    async fn check<D: Disks>(&self, disks: &D, disk: &Block) -> Result<(), Fault> {
+        self.check_devices(disks, disk).await
+    }
+
     async fn lay_out<D: Disks>(&self, disks: &D, disk: &Block) -> Result<(), Fault> {
         self.check_devices(disks, disk).await?;
         self.run_script(disks, "format-mount").await
@@ -219,7 +261,10 @@ impl Install for NixOs<'_> {
         let record = self.state(disks).await?.join(RECORD);
         let before = Installed::of(disks.read_file(&record).await?, self.context.install_id);
         if before.is_none() {
+            self.put_identity(disks).await?;
             self.put_system(disks, &system).await?;
+            // the record says that the whole system is there, also after a power cut
+            self.sync(disks).await?;
             let done = Installed::new(self.context.install_id, &system);
             put(disks, &record, &done.encode()).await?;
         }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::super::Disks;
-use super::super::simulated::{Cut, Simulated};
+use super::super::simulated::{Cut, SimDisk, Simulated};
 use super::cuts::MOMENTS;
 use super::world::{End, World, block_on};
 use crate::Target;
@@ -30,6 +30,16 @@ fn finish(world: &World, machine: &Simulated, what: &str) {
     let record = block_on(machine.read_file(Path::new("/var/lib/plasma/.plasma/installed.json")));
     let record = String::from_utf8(record.expect("alive").expect("installed")).expect("text");
     assert!(record.contains(&world.order) && record.contains("nixos-system-node01"), "{record}");
+    // whatever was cut: the system that goes with the record, and what it must find
+    for (path, content) in [
+        ("/nix/system", "system"),
+        ("/etc/machine-id", "0123456789abcdef0123456789abcdef\n"),
+        ("/etc/credstore/plasma.ca", "certificate"),
+        ("/etc/credstore/plasma.join-token", "token"),
+    ] {
+        let found = block_on(machine.read_file(Path::new(path))).expect("alive");
+        assert_eq!(found.as_deref(), Some(content.as_bytes()), "{what}: {path}");
+    }
 }
 
 #[test]
@@ -40,10 +50,13 @@ fn it_is_laid_out_installed_and_gone_over_to() {
     let done = machine.state().done.clone();
     let runs: Vec<&str> =
         done.iter().filter_map(|done| done.strip_prefix("run ")).map(|run| run.trim()).collect();
-    assert_eq!(runs.len(), 3, "{runs:?}");
-    assert!(runs[0].contains("copy --from http://10.20.0.1:8080/boot/cache --to local?root=/mnt"));
-    assert!(runs[1].starts_with("nixos-install --root /mnt --system /nix/store/abc-"));
-    assert!(runs[2].contains("--command-line=init=/nix/store/abc-nixos-system-node01/init"));
+    assert_eq!(runs.len(), 5, "{runs:?}");
+    assert_eq!(runs[0], "install -d -m 0700 -- /mnt/etc/credstore");
+    assert!(runs[1].contains("copy --from http://10.20.0.1:8080/boot/cache --to local?root=/mnt"));
+    assert!(runs[2].starts_with("nixos-install --root /mnt --system /nix/store/abc-"));
+    assert_eq!(runs[3], "sync --file-system -- /mnt");
+    assert!(runs[4].contains("--command-line=init=/nix/store/abc-nixos-system-node01/init "));
+    assert!(runs[4].ends_with(" systemd.machine_id=0123456789abcdef0123456789abcdef"));
     assert_eq!(machine.state().formats, 1);
 }
 
@@ -65,14 +78,35 @@ fn cut_at_every_operation_it_ends_in_its_system() {
 }
 
 #[test]
+fn without_a_ca_nothing_is_installed_that_could_not_enrol() {
+    let world = world();
+    let machine = world.machine(|state| drop(state.image.remove(Path::new("/etc/plasma/ca.pem"))));
+    let End::Stopped(failure) = block_on(world.run(&machine)) else { panic!("not stopped") };
+    assert_eq!(failure.code, "FB-2103", "{failure:?}");
+}
+
+/// After the erasing whatever stops is left to a person: started again, it would erase again.
+#[test]
+fn a_stop_after_the_erasing_says_that_the_disk_was_erased() {
+    let world = world();
+    let machine = world.machine(|state| {
+        state.image_changes = Some(("/etc/plasma/nixos/node01/devices".into(), b"/dev/vdb".into()));
+    });
+    let End::Stopped(failure) = block_on(world.run(&machine)) else { panic!("not stopped") };
+    assert_eq!(failure.code, "FB-2013", "{failure:?}");
+    assert!(failure.what.contains("(try 1)") && failure.what.contains("FB-2010"), "{failure:?}");
+}
+
+#[test]
 fn a_script_that_means_another_disk_stops() {
     let world = world();
     let machine = world.machine(|state| {
         state.image.insert("/etc/plasma/nixos/node01/devices".into(), b"/dev/vdb\n".to_vec());
     });
-    let other = machine.state().disks[1].contents();
+    let before: Vec<_> = machine.state().disks.iter().map(SimDisk::contents).collect();
     let End::Stopped(failure) = block_on(world.run(&machine)) else { panic!("not stopped") };
     assert_eq!(failure.code, "FB-2010");
-    assert!(machine.state().disks[1].contents() == other);
+    let after: Vec<_> = machine.state().disks.iter().map(SimDisk::contents).collect();
+    assert!(before == after, "a disk was changed");
     assert_eq!(machine.state().formats, 0);
 }

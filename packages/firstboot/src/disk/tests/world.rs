@@ -141,6 +141,7 @@ impl World {
             ("/run/plasma/images/plasma.squashfs", b"other"),
             ("/etc/plasma/ca.pem", b"certificate"),
             ("/etc/plasma/firstboot.toml", b"bootserver = 1"),
+            ("/run/token", b"token"),
             ("/proc/cmdline", b"initrd=initrd console=ttyS0,115200 plasma.target=lab\n"),
             ("/usr/lib/EXTLINUX/gptmbr.bin", b"\x33\xc0boot"),
             ("/etc/plasma/nixos/node01/devices", b"/dev/vda\n"),
