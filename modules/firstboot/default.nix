@@ -217,6 +217,8 @@ in
         RestartSec = 5;
         RestartSteps = 6;
         RestartMaxDelaySec = 300;
+        # but for erasing a disk that failed again and again: started anew it would erase for ever
+        RestartPreventExitStatus = 3;
       };
     };
 

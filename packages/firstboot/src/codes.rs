@@ -49,6 +49,8 @@ pub const DISK_CHANGED: Code = Code("FB-2010");
 pub const DISK_NEWER: Code = Code("FB-2011");
 /// The target knows no such layout.
 pub const LAYOUT: Code = Code("FB-2012");
+/// Erasing and laying out the disk failed again and again.
+pub const DISK_GIVEN_UP: Code = Code("FB-2013");
 /// The image, or its manifest, is not what it must be.
 pub const IMAGE: Code = Code("FB-2101");
 /// A file cannot be read or written.

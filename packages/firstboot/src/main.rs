@@ -94,6 +94,26 @@ async fn serve(settings: Settings, lifeline: bool) -> anyhow::Result<ExitCode> {
     reporter.stop().await;
     Ok(match ending {
         Ending::Blessed | Ending::Rescue | Ending::Stopped => ExitCode::SUCCESS,
-        Ending::Failed(..) => ExitCode::from(1),
+        Ending::Failed(_, failure) => ExitCode::from(ended_by(&failure.code)),
     })
+}
+
+/// A failure is looked at again when the unit starts the agent again, but for these: looking again
+/// would erase again, with the same end. The units have this code in `RestartPreventExitStatus=`.
+fn ended_by(code: &str) -> u8 {
+    use firstboot::codes::{DISK_GIVEN_UP, DISK_NOT_EMPTY};
+    const FOR_A_PERSON: u8 = 3;
+    if [DISK_GIVEN_UP, DISK_NOT_EMPTY].iter().any(|last| last.0 == code) { FOR_A_PERSON } else { 1 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_erase_again_is_left_to_a_person() {
+        assert_eq!([ended_by("FB-2008"), ended_by("FB-2013")], [3, 3]);
+        // nothing was destroyed: an operator may have mended the cause meanwhile
+        assert_eq!([ended_by("FB-2003"), ended_by("FB-1001"), ended_by("FB-2009")], [1, 1, 1]);
+    }
 }

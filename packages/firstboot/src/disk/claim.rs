@@ -35,6 +35,9 @@ pub(crate) struct Claim {
     pub(crate) disk: String,
     /// How far that went.
     pub(crate) stage: Stage,
+    /// The partition table that was laid out, see [`super::table`]: another one is another's.
+    /// Empty while it is only claimed.
+    pub(crate) table: String,
 }
 
 /// How far an install got with the disk.
@@ -69,7 +72,7 @@ impl Claim {
             Stage::Claimed => 1,
             Stage::LaidOut => 2,
         });
-        for text in [&self.cluster_id, &self.node, &self.install_id, &self.disk] {
+        for text in [&self.cluster_id, &self.node, &self.install_id, &self.disk, &self.table] {
             let length = u8::try_from(text.len()).map_err(|_| too_long(text))?;
             bytes.push(length);
             bytes.extend_from_slice(text.as_bytes());
@@ -96,6 +99,12 @@ impl Sector {
             (Sector::Nothing, Sector::Nothing) => Sector::Nothing,
             _ => Sector::Torn,
         }
+    }
+
+    /// Whether it is this claim, with whatever partition table.
+    pub(crate) fn is_claim(&self, claim: &Claim) -> bool {
+        let Sector::Claim(found) = self else { return false };
+        Claim { table: claim.table.clone(), ..found.clone() } == *claim
     }
 
     /// Reads the sector; nothing that stands in it is an error.
@@ -130,8 +139,9 @@ fn fields(bytes: &[u8]) -> Option<Claim> {
         rest = tail;
         String::from_utf8(text.to_vec()).ok()
     };
-    let (cluster_id, node, install_id, disk) = (text()?, text()?, text()?, text()?);
-    Some(Claim { cluster_id, node, install_id, disk, stage })
+    let (cluster_id, node, install_id) = (text()?, text()?, text()?);
+    let (disk, table) = (text()?, text()?);
+    Some(Claim { cluster_id, node, install_id, disk, stage, table })
 }
 
 fn too_long(text: &str) -> Fault {
@@ -156,6 +166,7 @@ mod tests {
             install_id: "0198d2c4-9999-7222-8333-444455556666".into(),
             disk: "PLASMA-DISK01".into(),
             stage: Stage::Claimed,
+            table: "0011".into(),
         }
     }
 

@@ -15,6 +15,8 @@ pub(crate) struct Found {
     pub(crate) name: String,
     /// The claim's sector.
     pub(crate) sector: Sector,
+    /// Its partition table, see [`super::table`].
+    pub(crate) table: String,
     /// What was found beside the claim, for people; nothing means empty.
     pub(crate) traces: Vec<String>,
     /// Whether the inventory consents to erase it.
@@ -114,7 +116,26 @@ fn ours(claim: &Claim, found: &Found, wanted: Wanted<'_>) -> Result<Verdict, Fau
             "the boot server's registry went back in time; if the disk shall be erased, order it anew: plasma node wipe",
         ));
     }
+    // until it was laid out, all that is on it may be erased; after that, only what we laid out
+    if claim.stage == Stage::LaidOut && !is_as_laid_out(claim, found) {
+        return Err(stop(
+            codes::DISK_FOREIGN,
+            format!(
+                "{} was this node's under {}, and was partitioned anew since: {}",
+                found.shown,
+                claim.install_id,
+                found.traces.join(", ")
+            ),
+            "save what is on it; to erase it, add its serial to disk.consentToErase in nodes/cluster.nix",
+        ));
+    }
     Ok(Verdict::Take)
+}
+
+/// Nothing of somebody else's came on the disk that an older order laid out, or may go with it.
+fn is_as_laid_out(claim: &Claim, found: &Found) -> bool {
+    let same = !claim.table.is_empty() && claim.table == found.table;
+    same || found.traces.is_empty() || found.consent
 }
 
 /// Orders are UUIDv7: they begin with the time at which they were made. Others have no order.
@@ -143,6 +164,7 @@ mod tests {
             install_id: install_id.into(),
             disk: "A".into(),
             stage,
+            table: if stage == Stage::LaidOut { "ours".into() } else { String::new() },
         }
     }
 
@@ -151,6 +173,7 @@ mod tests {
             shown: "/dev/sda".into(),
             name: "A".into(),
             sector,
+            table: "ours".into(),
             traces: traces.iter().map(|&trace| trace.to_owned()).collect(),
             consent,
         }
@@ -163,6 +186,9 @@ mod tests {
         let other_cluster = Claim { cluster_id: "d".into(), ..claim(NOW, Stage::LaidOut) };
         let copied = Claim { disk: "B".into(), ..claim(NOW, Stage::LaidOut) };
         let gpt: &[&str] = &["gpt"];
+        let divided = |found: Found| Found { table: "another's".into(), ..found };
+        let unread = |found: Found| Found { table: String::new(), ..found };
+        let nameless = Claim { table: String::new(), ..claim(OLD, Stage::LaidOut) };
         let table = [
             (found(Nothing, &[], false), Ok(Verdict::Take)),
             (found(Torn, &[], false), Ok(Verdict::Take)),
@@ -175,6 +201,17 @@ mod tests {
             (found(C(claim(NOW, Stage::LaidOut)), gpt, true), Ok(Verdict::Ready)),
             (found(C(claim(OLD, Stage::LaidOut)), gpt, false), Ok(Verdict::Take)),
             (found(C(claim(OLD, Stage::Claimed)), gpt, false), Ok(Verdict::Take)),
+            // laid out for us once, and used by somebody else since
+            (divided(found(C(claim(OLD, Stage::LaidOut)), gpt, false)), Err(codes::DISK_FOREIGN)),
+            (unread(found(C(claim(OLD, Stage::LaidOut)), gpt, false)), Err(codes::DISK_FOREIGN)),
+            (unread(found(C(nameless), gpt, false)), Err(codes::DISK_FOREIGN)),
+            (divided(found(C(claim(OLD, Stage::LaidOut)), gpt, true)), Ok(Verdict::Take)),
+            (unread(found(C(claim(OLD, Stage::LaidOut)), &[], false)), Ok(Verdict::Take)),
+            // nothing is erased under the order that laid it out; the step looks for its mark
+            (divided(found(C(claim(NOW, Stage::LaidOut)), gpt, false)), Ok(Verdict::Ready)),
+            // a consent holds until the disk is laid out
+            (divided(found(C(claim(OLD, Stage::Claimed)), gpt, false)), Ok(Verdict::Take)),
+            (divided(found(C(claim(NOW, Stage::Claimed)), gpt, false)), Ok(Verdict::GoOn)),
             (found(C(other_node.clone()), &[], false), Err(codes::DISK_CLAIMED)),
             (found(C(other_node), gpt, true), Ok(Verdict::Take)),
             (found(C(other_cluster), gpt, false), Err(codes::DISK_CLAIMED)),

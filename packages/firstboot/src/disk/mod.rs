@@ -19,12 +19,14 @@ mod select;
 #[cfg(test)]
 mod simulated;
 pub(crate) mod state;
+mod table;
 pub(crate) mod teardown;
 #[cfg(test)]
 mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bootserver::wire::DiskSeen;
 use fault::{Fault, Kind};
@@ -87,15 +89,25 @@ impl Default for DiskSettings {
     }
 }
 
+/// How often a run begins to erase: what fails so often does not pass by itself.
+const ERASES_MAX: u32 = 8;
+/// As the step's own deadline, but a little shorter: what was begun here ends with a code of its
+/// own, so that nothing starts the agent again by itself.
+const ERASING_MAX: Duration = Duration::from_secs(14 * 60);
+
 /// The step.
 pub(crate) struct DiskStep<D = RealDisks> {
     disks: D,
     settings: Arc<Settings>,
+    /// How often this run began to erase without coming to an end.
+    erases: u32,
+    /// The step's first look.
+    began: Option<Instant>,
 }
 
 impl DiskStep {
     pub(crate) fn new(settings: Arc<Settings>) -> Self {
-        DiskStep { disks: RealDisks::new(&settings), settings }
+        DiskStep { disks: RealDisks::new(&settings), settings, erases: 0, began: None }
     }
 
     /// The disks of this machine with their traces, for the hardware report. It stops nothing when
@@ -114,11 +126,38 @@ impl DiskStep {
 impl<D: Disks> DiskStep<D> {
     #[cfg(test)]
     pub(crate) fn with(settings: Arc<Settings>, disks: D) -> Self {
-        DiskStep { disks, settings }
+        DiskStep { disks, settings, erases: 0, began: None }
     }
 
     /// The disk is ours, laid out and mounted.
     pub(crate) async fn probe(&mut self, context: &Context<'_>) -> Result<Probe, Fault> {
+        self.began.get_or_insert_with(Instant::now);
+        let seen = self.look_at(context).await;
+        seen.map_err(|fault| self.bounded(fault))
+    }
+
+    /// Makes it so.
+    pub(crate) async fn act(&mut self, context: &Context<'_>) -> Result<(), Fault> {
+        let done = self.make(context).await;
+        done.map_err(|fault| self.bounded(fault))
+    }
+
+    /// What destroys is not tried for ever, and what stops it has a code that says so: an agent
+    /// that is started again would begin by erasing again.
+    fn bounded(&self, fault: Fault) -> Fault {
+        let long = self.began.is_some_and(|began| began.elapsed() >= ERASING_MAX);
+        let again = fault.kind.passes() && self.erases < ERASES_MAX && !long;
+        if self.erases == 0 || again || fault.code == codes::DISK_NOT_EMPTY {
+            return fault;
+        }
+        stop(
+            codes::DISK_GIVEN_UP,
+            format!("erased, and not laid out (try {}): {fault}", self.erases),
+            "mend the cause, then start firstboot again: systemctl restart firstboot",
+        )
+    }
+
+    async fn look_at(&self, context: &Context<'_>) -> Result<Probe, Fault> {
         let installs = Installs::new(&self.settings, context)?;
         let blocks = self.disks.blocks().await?;
         let (chosen, verdict) = look(&self.disks, &blocks, context).await?;
@@ -136,16 +175,17 @@ impl<D: Disks> DiskStep<D> {
         Err(damaged(boots))
     }
 
-    /// Makes it so.
-    pub(crate) async fn act(&mut self, context: &Context<'_>) -> Result<(), Fault> {
+    async fn make(&mut self, context: &Context<'_>) -> Result<(), Fault> {
         let installs = Installs::new(&self.settings, context)?;
         let blocks = self.disks.blocks().await?;
         let (chosen, verdict) = look(&self.disks, &blocks, context).await?;
         let boots = first(&chosen)?;
         if verdict != Verdict::Ready {
             check_free(&self.disks, &blocks, &chosen, context).await?;
+            installs.check(&self.disks, boots).await?;
+            self.erases += 1;
             for disk in &chosen {
-                write_claim(&self.disks, disk, context, Stage::Claimed).await?;
+                write_claim(&self.disks, disk, &claim_of(disk, context, Stage::Claimed)).await?;
             }
             for disk in &chosen {
                 let claim = claim_of(disk, context, Stage::Claimed);
@@ -162,12 +202,13 @@ impl<D: Disks> DiskStep<D> {
         }
         // a mirror's second mark may be missing after a power cut
         for disk in &chosen {
-            if read_sector(&self.disks, disk).await?
-                != Sector::Claim(claim_of(disk, context, Stage::LaidOut))
-            {
-                write_claim(&self.disks, disk, context, Stage::LaidOut).await?;
+            let laid_out = claim_of(disk, context, Stage::LaidOut);
+            if !read_sector(&self.disks, disk).await?.is_claim(&laid_out) {
+                let table = table::read(&self.disks, disk).await?;
+                write_claim(&self.disks, disk, &Claim { table, ..laid_out }).await?;
             }
         }
+        self.erases = 0;
         installs.mount_state(&self.disks).await
     }
 }
@@ -186,6 +227,7 @@ async fn look<'a, D: Disks>(
             shown: select::shown(disk),
             name: select::name(disk).to_owned(),
             sector: read_sector(disks, disk).await?,
+            table: table::read(disks, disk).await?,
             traces: teardown::traces(disks, blocks, disk).await?,
             consent: select::consented(disk, wanted),
         });
@@ -271,16 +313,12 @@ fn claim_of(disk: &Block, context: &Context<'_>, stage: Stage) -> Claim {
         install_id: context.install_id.to_owned(),
         disk: select::name(disk).to_owned(),
         stage,
+        table: String::new(),
     }
 }
 
 /// The last look before the first write: names like /dev/sda move.
-async fn write_claim<D: Disks>(
-    disks: &D,
-    disk: &Block,
-    context: &Context<'_>,
-    stage: Stage,
-) -> Result<(), Fault> {
+async fn write_claim<D: Disks>(disks: &D, disk: &Block, claim: &Claim) -> Result<(), Fault> {
     if !disks.is_same(disk).await? {
         return Err(stop(
             codes::DISK_CHANGED,
@@ -288,10 +326,10 @@ async fn write_claim<D: Disks>(
             "look which disks the machine has",
         ));
     }
-    let claim = claim_of(disk, context, stage).encode()?;
-    disks.write(&disk.path, SPARE, &claim).await?;
-    disks.write(&disk.path, OFFSET, &claim).await?;
-    tracing::info!(disk = %select::shown(disk), ?stage, "claimed");
+    let sector = claim.encode()?;
+    disks.write(&disk.path, SPARE, &sector).await?;
+    disks.write(&disk.path, OFFSET, &sector).await?;
+    tracing::info!(disk = %select::shown(disk), stage = ?claim.stage, "claimed");
     Ok(())
 }
 

@@ -165,6 +165,8 @@ pub(crate) trait Disks {
     async fn read_file(&self, path: &Path) -> Result<Option<Vec<u8>>, Fault>;
     /// A file's size; `None` when there is none.
     async fn file_bytes(&self, path: &Path) -> Result<Option<u64>, Fault>;
+    /// A file's size and sum; `None` when there is none.
+    async fn sum(&self, path: &Path) -> Result<Option<Expected>, Fault>;
     /// Makes a folder and those above it.
     async fn make_folder(&self, path: &Path) -> Result<(), Fault>;
     /// Writes a file in place and syncs it.

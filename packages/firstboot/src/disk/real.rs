@@ -282,6 +282,10 @@ impl Disks for RealDisks {
         }
     }
 
+    async fn sum(&self, path: &Path) -> Result<Option<Expected>, Fault> {
+        fetch::sum_of(path).await
+    }
+
     async fn make_folder(&self, path: &Path) -> Result<(), Fault> {
         fs::create_dir_all(path).map_err(|error| cannot("make", path, &error))
     }

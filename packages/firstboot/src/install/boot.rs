@@ -24,8 +24,14 @@ const ONCE: [&str; 15] = [
 const MACHINE_ID: &str = "systemd.machine_id";
 
 /// The arguments of the installed system: those of the running one (consoles and what the operator
-/// added), with the disk as where everything comes from. No secret was in them, and none is added.
-pub(crate) fn arguments(running: &str, machine_id: &str) -> String {
+/// added), with the disk as where everything comes from, and what must be found there. No secret
+/// was in them, and none is added.
+pub(crate) fn arguments(
+    running: &str,
+    machine_id: &str,
+    root_sha256: &str,
+    layer_sha256: &str,
+) -> String {
     let mut all: Vec<String> = running
         .split_whitespace()
         .filter(|word| {
@@ -37,6 +43,8 @@ pub(crate) fn arguments(running: &str, machine_id: &str) -> String {
         .map(str::to_owned)
         .collect();
     all.push(format!("plasma.disk=PARTLABEL={}", ESP));
+    all.push(format!("plasma.root_sha256={root_sha256}"));
+    all.push(format!("plasma.layer_sha256={layer_sha256}"));
     all.push("plasma.target=lab".to_owned());
     all.push(format!("{MACHINE_ID}={machine_id}"));
     all.join(" ")
@@ -70,11 +78,11 @@ mod tests {
             console=ttyS0,115200 plasma.root=http://10.20.0.1:8080/boot/images/root.squashfs \
             plasma.root_sha256=ab plasma.layer=http://x plasma.layer_sha256=cd plasma.target=lab \
             systemd.machine_id=00 ifname BOOTIF=01-52-54-00-20-00-11 panic=10 quiet\n";
-        let arguments = arguments(running, "0123456789abcdef0123456789abcdef");
+        let arguments = arguments(running, "0123456789abcdef0123456789abcdef", "12", "34");
         assert_eq!(
             arguments,
             "console=tty0 console=ttyS0,115200 panic=10 quiet plasma.disk=PARTLABEL=plasma-esp \
-             plasma.target=lab systemd.machine_id=0123456789abcdef0123456789abcdef"
+             plasma.root_sha256=12 plasma.layer_sha256=34 plasma.target=lab systemd.machine_id=0123456789abcdef0123456789abcdef"
         );
         assert!(syslinux(&arguments).lines().all(|line| !line.contains("http")));
         assert!(entry("node01", &arguments).contains("initrd /ca.cpio\n"));

@@ -62,6 +62,26 @@ pub(crate) async fn to_file(
     }
 }
 
+/// A file's size and sum; `None` when there is none.
+pub(crate) async fn sum_of(path: &Path) -> Result<Option<Expected>, Fault> {
+    let failed = |error| file_fault(format!("cannot read {}: {error}", path.display()));
+    let mut file = match File::open(path).await {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    let (mut sum, mut bytes) = (digest::Context::new(&digest::SHA256), 0_u64);
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        let read = file.read(&mut chunk).await.map_err(failed)?;
+        if read == 0 {
+            return Ok(Some(Expected { sha256: hex(sum.finish().as_ref()), bytes }));
+        }
+        sum.update(chunk.get(..read).unwrap_or_default());
+        bytes = bytes.saturating_add(read as u64);
+    }
+}
+
 /// Why a copy broke off.
 #[derive(Debug, thiserror::Error)]
 enum Why {
@@ -223,6 +243,8 @@ mod tests {
         std::fs::write(&from, b"kernel").expect("written");
         let source = Source::File(from);
         to_file(&source, &to, Some(&expected(b"kernel"))).await.expect("the same");
+        assert_eq!(sum_of(&to).await, Ok(Some(expected(b"kernel"))));
+        assert_eq!(sum_of(&folder.path().join("none")).await, Ok(None));
         let other = to_file(&source, &to, Some(&expected(b"kernal"))).await;
         assert_eq!(other.map_err(|fault| fault.code), Err(codes::IMAGE));
     }

@@ -66,8 +66,10 @@ impl<'a> Lab<'a> {
     ) -> Result<(), Fault> {
         let expected = manifest.expected(name)?;
         let path = self.settings.disk.esp.join(name);
-        // a file gets its name only after it was checked and synced
-        if disks.file_bytes(&path).await? == Some(expected.bytes) {
+        // a run before this one may have been cut, and the boot server given other images since
+        if disks.file_bytes(&path).await? == Some(expected.bytes)
+            && disks.sum(&path).await?.as_ref() == Some(&expected)
+        {
             return Ok(());
         }
         let local = self.settings.disk.images.join(name);
@@ -93,11 +95,21 @@ impl<'a> Lab<'a> {
         put(disks, &self.settings.disk.esp.join("ca.cpio"), &archive).await
     }
 
-    async fn put_loaders<D: Disks>(&self, disks: &D, disk: &Block) -> Result<(), Fault> {
+    async fn put_loaders<D: Disks>(
+        &self,
+        disks: &D,
+        disk: &Block,
+        manifest: &Manifest,
+    ) -> Result<(), Fault> {
         let esp = &self.settings.disk.esp;
         let running = read(disks, &self.settings.machine.path("/proc/cmdline")).await?;
         let running = String::from_utf8_lossy(&running);
-        let arguments = boot::arguments(&running, self.context.machine_id);
+        let arguments = boot::arguments(
+            &running,
+            self.context.machine_id,
+            &manifest.expected("root.squashfs")?.sha256,
+            &manifest.expected("plasma.squashfs")?.sha256,
+        );
         let uefi = Source::File(self.settings.disk.uefi_loader.clone());
         let loader = esp.join("EFI/BOOT/BOOTX64.EFI");
         if disks.file_bytes(&loader).await?.is_none() {
@@ -129,6 +141,10 @@ impl<'a> Lab<'a> {
 }
 
 impl Install for Lab<'_> {
+    async fn check<D: Disks>(&self, _disks: &D, _disk: &Block) -> Result<(), Fault> {
+        Ok(())
+    }
+
     async fn lay_out<D: Disks>(&self, disks: &D, disk: &Block) -> Result<(), Fault> {
         self.layout.make(disks, disk).await
     }
@@ -165,7 +181,7 @@ impl Install for Lab<'_> {
             self.put_image(disks, &manifest, name).await?;
         }
         self.put_cluster(disks).await?;
-        self.put_loaders(disks, disk).await?;
+        self.put_loaders(disks, disk, &manifest).await?;
         release_mount(disks, &self.settings.disk.esp).await?;
         let record = Installed::new(self.context.install_id, &manifest.kernel_release);
         put(disks, &self.record(), &record.encode()).await

@@ -94,8 +94,12 @@ pub(crate) struct State {
     pub(crate) order: String,
     pub(crate) violations: Vec<String>,
     pub(crate) formats: u32,
+    /// Making a filesystem fails, however often.
+    pub(crate) formats_fail: bool,
     pub(crate) done: Vec<String>,
     pub(crate) cut: Option<(usize, Moment, Cut)>,
+    /// A file that becomes another when a disk is zeroed.
+    pub(crate) image_changes: Option<(PathBuf, Vec<u8>)>,
     dead: Option<Cut>,
     seed: u64,
 }
@@ -138,15 +142,25 @@ impl SimDisk {
         bytes
     }
 
-    /// Writes a table with these partitions: first byte and length.
+    /// Writes somebody's table with these partitions: first byte and length.
     pub(crate) fn divide(&mut self, parts: &[(u64, u64)]) {
+        self.divide_as("somebody's table", parts);
+    }
+
+    /// Writes a table with this id.
+    pub(crate) fn divide_as(&mut self, id: &str, parts: &[(u64, u64)]) {
+        assert!(parts.len() <= 3, "there is no room for more beside the id");
         self.put(510, &[0x55, 0xaa]);
         let mut table = b"EFI PART".to_vec();
         for (first, length) in parts {
             table.extend((first / SECTOR).to_le_bytes());
             table.extend((length / SECTOR).to_le_bytes());
         }
+        let sum = crc32c::crc32c(&table).to_le_bytes();
         table.resize(512, 0);
+        let id = crate::install::fetch::hex_sum(id.as_bytes());
+        table[56..72].copy_from_slice(&id.as_bytes()[..16]);
+        table[88..92].copy_from_slice(&sum);
         self.put(SECTOR, &table);
         self.put(self.bytes - SECTOR, &table);
     }
@@ -158,7 +172,7 @@ impl SimDisk {
         }
         let word =
             |at: usize| u64::from_le_bytes(table[at..at + 8].try_into().expect("eight bytes"));
-        (0..8).map(|n| (word(8 + 16 * n), word(16 + 16 * n))).filter(|part| part.1 > 0).collect()
+        (0..3).map(|n| (word(8 + 16 * n), word(16 + 16 * n))).filter(|part| part.1 > 0).collect()
     }
 
     /// The signatures of a part of the disk, each with the sector that bears it.

@@ -83,6 +83,9 @@ impl Disks for Simulated {
     async fn zero(&self, device: &str, offset: u64, length: u64) -> Result<(), Fault> {
         let zero = |state: &mut State, half: bool| {
             state.watch("zero", device);
+            if let Some((path, bytes)) = state.image_changes.take() {
+                state.ram.insert(path, bytes);
+            }
             let Some((number, _, _)) = state.place(device) else { return Err(failed("no device")) };
             let range = offset / SECTOR..(offset + length) / SECTOR;
             let hit: Vec<u64> = state.disks[number].sectors.range(range).map(|(n, _)| *n).collect();
@@ -162,7 +165,7 @@ impl Disks for Simulated {
         )
     }
 
-    async fn partition(&self, disk: &str, _uuid: &str, parts: &[Partition]) -> Result<(), Fault> {
+    async fn partition(&self, disk: &str, uuid: &str, parts: &[Partition]) -> Result<(), Fault> {
         let divide = |state: &mut State, half: bool| {
             state.watch("partition", disk);
             let Some((number, _, _)) = state.place(disk) else { return Err(failed("no device")) };
@@ -175,7 +178,7 @@ impl Disks for Simulated {
                 first += length;
             }
             let before = state.disks[number].clone();
-            state.disks[number].divide(&ranges);
+            state.disks[number].divide_as(uuid, &ranges);
             let end = state.disks[number].bytes / SECTOR - 1;
             for sector in [0, 1, end] {
                 if half && state.chance() {
@@ -209,6 +212,9 @@ impl Disks for Simulated {
     async fn format(&self, device: &str, format: &Format) -> Result<(), Fault> {
         let make = |state: &mut State| {
             state.watch("format", device);
+            if state.formats_fail {
+                return Err(failed("mkfs: no space left on device"));
+            }
             let Some((number, first, _)) = state.place(device) else {
                 return Err(failed("no device"));
             };
@@ -303,6 +309,13 @@ impl Disks for Simulated {
 
     async fn file_bytes(&self, path: &Path) -> Result<Option<u64>, Fault> {
         Ok(self.look()?.file(path).map(|bytes| bytes.len() as u64))
+    }
+
+    async fn sum(&self, path: &Path) -> Result<Option<Expected>, Fault> {
+        Ok(self.look()?.file(path).map(|bytes| Expected {
+            sha256: crate::install::fetch::hex_sum(&bytes),
+            bytes: bytes.len() as u64,
+        }))
     }
 
     async fn make_folder(&self, _path: &Path) -> Result<(), Fault> {
@@ -401,6 +414,27 @@ impl Disks for Simulated {
                 state.dead = Some(Cut::Power);
                 Err(gone())
             }
+            "nixos-install" => self.operate(
+                format!("run {name} {}", args.join(" ")),
+                |_| {},
+                |state| {
+                    state.set_file(Path::new("/mnt/nix/system"), Some(b"system".to_vec()));
+                    Ok(())
+                },
+            ),
+            "sync" => self.operate(
+                format!("run {name} {}", args.join(" ")),
+                |_| {},
+                |state| {
+                    for place in args.iter().filter(|arg| !arg.starts_with("--")) {
+                        let volume = state.volume_of(Path::new(place)).map(|(volume, _)| volume);
+                        let volume = volume.and_then(|volume| state.volumes.get_mut(&volume));
+                        let volume = volume.ok_or_else(|| failed("sync: no such mount"))?;
+                        volume.durable = volume.live.clone();
+                    }
+                    Ok(())
+                },
+            ),
             _ => self.operate(format!("run {name} {}", args.join(" ")), |_| {}, |_| Ok(())),
         }
     }

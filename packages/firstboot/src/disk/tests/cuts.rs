@@ -94,6 +94,52 @@ fn cut_many_times_at_random_it_still_ends_installed() {
     }
 }
 
+/// The boot server is given images of the same lengths while an install is cut: those of two
+/// builds never boot together, and the boot loaders name what must be there.
+#[test]
+fn images_of_two_builds_are_never_mixed() {
+    const BUILDS: [[(&str, &[u8]); 4]; 2] = [
+        [
+            ("vmlinuz", b"kernel"),
+            ("initrd", b"first root"),
+            ("root.squashfs", b"root"),
+            ("plasma.squashfs", b"layer"),
+        ],
+        [
+            ("vmlinuz", b"KERNEL"),
+            ("initrd", b"FIRST ROOT"),
+            ("root.squashfs", b"ROOT"),
+            ("plasma.squashfs", b"LAYER"),
+        ],
+    ];
+    let world = World::new();
+    let whole = world.machine(|_| {});
+    assert_eq!(block_on(world.run(&whole)), End::Done);
+    for at in 0..whole.state().done.len() {
+        let machine = world.machine(|_| {});
+        machine.state().cut = Some((at, Moment::Before, Cut::Power));
+        assert_eq!(block_on(world.run(&machine)), End::Dead);
+        machine.power_on(at as u64);
+        let url = |name: &str| format!("http://10.20.0.1:8080/boot/images/{name}");
+        for (name, bytes) in BUILDS[1] {
+            machine.state().server.insert(url(name), bytes.to_vec());
+        }
+        let text = crate::install::manifest::sample(&BUILDS[1]);
+        machine.state().server.insert(url("manifest.json"), text);
+        assert_eq!(block_on(world.run(&machine)), End::Done, "cut before {at}");
+        let place = Path::new("/esp");
+        block_on(machine.mount("/dev/vda1", place, "vfat")).expect("mounted");
+        let file = |name: &str| block_on(machine.read_file(&place.join(name))).expect("alive");
+        let whose = BUILDS.iter().find(|build| file("vmlinuz").as_deref() == Some(build[0].1));
+        for (name, bytes) in whose.expect("one of the two") {
+            assert_eq!(file(name).as_deref(), Some(*bytes), "cut before {at}: {name}");
+        }
+        let loader = String::from_utf8(file("syslinux.cfg").expect("written")).expect("text");
+        let sum = crate::install::fetch::hex_sum(&file("root.squashfs").expect("written"));
+        assert!(loader.contains(&format!("plasma.root_sha256={sum}")), "cut before {at}: {loader}");
+    }
+}
+
 /// An install under an order is for good: restarts look and change nothing; a new order erases
 /// once; an order that is older than the install erases nothing.
 #[test]

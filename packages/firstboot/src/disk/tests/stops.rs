@@ -5,7 +5,7 @@ use inventory::DiskMatch;
 use super::super::claim::{Claim, OFFSET, Stage};
 use super::super::os::BlockKind;
 use super::super::simulated::{SimDisk, Stack, State};
-use super::world::{End, FIRST, MIB, World, block_on, old_stacks};
+use super::world::{End, FIRST, MIB, SECOND, World, block_on, old_stacks};
 
 fn stops(code: &str, world: World, change: impl FnOnce(&mut State)) {
     let machine = world.machine(change);
@@ -26,6 +26,7 @@ fn claim(node: &str, cluster: &str, disk: &str) -> Vec<u8> {
         install_id: FIRST.into(),
         disk: disk.into(),
         stage: Stage::LaidOut,
+        table: String::new(),
     };
     claim.encode().expect("fits").to_vec()
 }
@@ -71,6 +72,42 @@ fn another_nodes_disk_stops() {
         let sector = claim(node, cluster, disk);
         stops("FB-2004", World::new(), |state| state.disks[0].put(OFFSET, &sector));
     }
+}
+
+/// A disk that this node had once, and that somebody used since, is not this node's to erase.
+#[test]
+fn a_disk_that_was_ours_and_was_used_elsewhere_stops() {
+    let first = World::new();
+    for parts in [[(MIB, 384 * MIB), (385 * MIB, 3710 * MIB)], [(MIB, MIB), (2 * MIB, 2 * MIB)]] {
+        let machine = first.machine(|_| {});
+        assert_eq!(block_on(first.run(&machine)), End::Done);
+        machine.state().order = SECOND.into();
+        machine.state().disks[0].divide(&parts);
+        machine.reboot(5);
+        let before = machine.state().disks[0].contents();
+        let mut second = World::new();
+        second.order = SECOND.into();
+        let End::Stopped(failure) = block_on(second.run(&machine)) else { panic!("not stopped") };
+        assert_eq!(failure.code, "FB-2003", "{failure:?}");
+        assert!(machine.state().disks[0].contents() == before, "the disk was changed");
+        // with consent it is erased
+        let mut second = second.consent();
+        second.order = SECOND.into();
+        assert_eq!(block_on(second.run(&machine)), End::Done);
+    }
+}
+
+/// What fails each time is not erased for ever, and not begun anew by itself either.
+#[test]
+fn erasing_that_never_ends_well_is_given_up() {
+    let world = World::new();
+    let machine = world.machine(|state| state.formats_fail = true);
+    let End::Stopped(failure) = block_on(world.run(&machine)) else { panic!("not stopped") };
+    assert_eq!(failure.code, "FB-2013", "{failure:?}");
+    assert!(failure.what.contains("(try 8)"), "{failure:?}");
+    // somebody mended it
+    machine.state().formats_fail = false;
+    assert_eq!(block_on(world.run(&machine)), End::Done);
 }
 
 #[test]
