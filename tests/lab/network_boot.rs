@@ -11,8 +11,10 @@ use world::{PATIENCE, test};
 /// The operator gets in everywhere, by the key in the inventory, and by no other host key than the
 /// one that was enrolled.
 async fn log_in(lab: &Lab) -> Result<()> {
-    for (name, node) in &lab.server.status().await?.nodes {
-        let Some(host_key) = &node.host_key else { continue };
+    let status = lab.server.status().await?;
+    for name in lab.machines.iter().map(|machine| &machine.spec.name) {
+        let node = status.nodes.get(name).context("no such node")?;
+        let host_key = node.host_key.as_ref().context("it enrolled without a host key")?;
         let known = lab.dir().join("known_hosts");
         std::fs::write(&known, format!("{} {host_key}\n", node.address))?;
         let options = [
