@@ -119,7 +119,6 @@ pub(crate) fn chainfire_binary(settings: &Settings) -> Result<Option<PathBuf>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
         .args(["build", "--release", "--package", "chainfire", "--bin", "chainfire"])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
         .status()
         .context("run cargo")?;
     ensure!(built.success(), "chainfire does not build");

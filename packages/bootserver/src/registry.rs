@@ -5,7 +5,7 @@
 //!   the token lives, so that a crash between answer and ledger is no dead end.
 //! - The cluster is formed once, by the inventory's former, with one key. The same key may ask
 //!   again and gets *form* again, since forming twice with one id is success. Every other key joins.
-//! - What is ordered for a node, and which install of it is current, is in [`crate::installs`].
+//! - What is ordered for a node, and which install of it is current, is in `installs`.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};

@@ -18,6 +18,9 @@ pub struct Image {
     _served: File,
 }
 
+/// What makes an image, from the project's folder.
+const BUILD: &str = "netboot/lab/build";
+
 /// The image of these binaries; it is made by `netboot/lab/build` when it is not there, while other
 /// labs wait.
 pub fn image(bins: Option<&Path>) -> Result<Image> {
@@ -30,7 +33,7 @@ pub fn image(bins: Option<&Path>) -> Result<Image> {
     let lock = File::create(cache.join("lock"))?;
     lock.lock().context("wait for another lab's image")?;
     let out = cache.join("next");
-    let script = root().join("netboot/lab/build");
+    let script = root()?.join(BUILD);
     let made = Command::new(&script)
         .arg("--out")
         .arg(&out)
@@ -85,10 +88,16 @@ fn settle(cache: &Path, new: &Path) -> Result<Image> {
     Ok(Image { dir: settled, _served: served })
 }
 
-/// The project's folder.
-pub fn root() -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.ancestors().nth(2).unwrap_or(here).to_owned()
+/// The project's folder: around the package that cargo tests, or the folder that this runs in.
+fn root() -> Result<PathBuf> {
+    let here = match std::env::var_os("CARGO_MANIFEST_DIR") {
+        Some(package) => package.into(),
+        None => std::env::current_dir()?,
+    };
+    let found = here.ancestors().find(|dir| dir.join(BUILD).is_file());
+    found.map(Path::to_path_buf).with_context(|| {
+        format!("{} is not in PlasmaCloud's sources: there is no {BUILD}", here.display())
+    })
 }
 
 fn cache() -> PathBuf {

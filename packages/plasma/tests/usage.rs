@@ -100,7 +100,7 @@ fn every_help_has_examples() {
 
 #[test]
 fn the_pictures() {
-    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
+    let dir = "tests/golden";
     let inventory = format!("{dir}/cluster.json");
     for (output, golden) in [("text", "topology.txt"), ("svg", "topology.svg")] {
         let drawn = plasma(&["topology", &inventory, "-o", output]).stdout;
