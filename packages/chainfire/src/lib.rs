@@ -10,6 +10,7 @@
 //! [`start`] makes a whole member in this process, [`run`] is the same until it is told to stop.
 //! What must survive goes through the log; what is in memory here can be lost at any moment.
 
+mod assembly;
 pub mod codes;
 mod data_dir;
 mod follow;

@@ -6,7 +6,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,20 +17,17 @@ use journal::{Journal, RealDisk};
 use prometheus::Registry;
 use rpc::{ClientAuth, Peer, Server, Tls};
 use telemetry::Health;
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 
+use crate::assembly::{Assembly, Ground};
 use crate::codes;
 use crate::data_dir::{DataDir, Endpoints};
-use crate::follow::{self, Gates};
+use crate::follow::Gates;
 use crate::joining::{self, Urls};
-use crate::server::{
-    Gauges, Headers, Hub, Lessor, Metrics, Node, Peers, QueueLimits, Services, Sessions, feed,
-    promote_learners,
-};
+use crate::server::Peers;
 use crate::settings::Settings;
 use crate::store::{Reader, Store, StoreOptions};
 
@@ -39,13 +35,8 @@ use crate::store::{Reader, Store, StoreOptions};
 const GROUP: consensus::GroupId = 1;
 /// How long a stop waits for calls that are under way.
 const GRACE: Duration = Duration::from_secs(5);
-/// After so many elections' time without a word, a member that was let in asks whether it still is.
-const SILENCE: u32 = 10;
 /// Room in the log for what wraps a request.
 const WRAPPING: usize = 64 << 10;
-/// The largest answer of a watch, but for one revision that is larger; and a page of history.
-const WATCH_ANSWER: usize = 1 << 20;
-const WATCH_PAGE: usize = 512 << 10;
 
 /// Runs a member until `stop`, or until it cannot go on.
 pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Fault> {
@@ -142,65 +133,21 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> Result<Member
         tracing::info!(cluster = %settings.cluster_id, "formed");
     }
 
-    let (quorum, has_quorum) = watch::channel(false);
-    let headers = Headers {
-        cluster_id: short_id(settings.cluster_id),
-        member_id: me,
-        status: group.watch_status(),
-    };
-    let election = Duration::from_millis(settings.raft.election_ms);
-    let node = Arc::new(Node {
+    let (reporter, health_service) = rpc::health();
+    let ground = Ground {
+        settings,
+        me,
+        urls,
+        peers,
         group: group.clone(),
         reader: reader.clone(),
-        headers: headers.clone(),
-        limits: settings.limits.clone(),
-        quota_bytes: settings.storage.quota_bytes,
-        cluster_id: settings.cluster_id,
-        lessor: Arc::new(Lessor::new(election)),
-        peers: peers.clone(),
-        quorum: has_quorum.clone(),
-        full: AtomicBool::new(false),
-        metrics: Metrics::new(&registry).map_err(twice)?,
+        journal: journal.clone(),
+        registry,
+        gates,
+        health: reporter,
         stop: own_stop.clone(),
-    });
-    let changes = reader.subscribe();
-    let hub = Arc::new(Hub::new(reader.revision(), QueueLimits::default()));
-    let sessions = Sessions {
-        hub: hub.clone(),
-        source: reader.clone(),
-        headers,
-        stop: own_stop.clone(),
-        answer_bytes: WATCH_ANSWER.min(settings.limits.request_bytes),
-        page_bytes: WATCH_PAGE,
-        progress: Duration::from_secs(settings.limits.progress_seconds),
     };
-    let weak = Arc::downgrade(&node);
-    Gauges::register(&registry, weak.clone(), Arc::downgrade(&hub), journal.clone())
-        .map_err(twice)?;
-
-    let tasks = TaskTracker::new();
-    let watch_quorum = follow::watch_quorum(group.clone(), quorum, election);
-    let until = |stop: &CancellationToken| stop.clone().cancelled_owned();
-    let stopped = until(&own_stop);
-    tasks.spawn(async move {
-        tokio::select! { () = watch_quorum => {} () = stopped => {} }
-    });
-    tasks.spawn(feed(hub, reader.clone(), changes, own_stop.clone()));
-    tasks.spawn(node.lessor.clone().run(weak.clone(), own_stop.clone()));
-    tasks.spawn(promote_learners(weak.clone(), own_stop.clone()));
-    tasks.spawn(follow::watch_quota(weak, own_stop.clone()));
-    tasks.spawn(follow::advertise(node.clone(), settings.name, urls, own_stop.clone()));
-    let (reporter, health_service) = rpc::health();
-    let follow = follow::follow(group.watch_status(), has_quorum, journal.clone(), gates, reporter);
-    let (status, join) = (group.watch_status(), settings.join);
-    let cluster = short_id(settings.cluster_id);
-    let dropped = follow::dropped(me, cluster, status, peers, join, SILENCE * election);
-    let failure = tokio::spawn(async move {
-        tokio::select! { fault = follow => fault, fault = dropped => fault }
-    });
-
-    let least_ttl = (3 * settings.raft.election_ms).div_ceil(2000) as i64;
-    let services = Services::new(node, sessions, least_ttl);
+    let Assembly { services, tasks, failure } = ground.assemble()?;
     let for_clients = services.for_clients(
         Routes::new(health_service.clone())
             .add_service(rpc::reflection(api::FILE_DESCRIPTOR_SET)?)
@@ -305,12 +252,6 @@ impl Member {
             Err(_) => tracing::info!("leadership not handed over in time"),
         }
     }
-}
-
-/// The cluster's id in the headers of etcd's API, which has 64 bits for it.
-fn short_id(id: uuid::Uuid) -> u64 {
-    let (high, low) = id.as_u64_pair();
-    high ^ low
 }
 
 fn check_identity(tls: &Tls, name: &str) -> Result<(), Fault> {
@@ -437,8 +378,4 @@ fn group_options(settings: &Settings) -> GroupOptions {
         keep_entries: settings.raft.snapshot_entries,
         ..defaults
     }
-}
-
-fn twice(error: prometheus::Error) -> Fault {
-    Fault::new(codes::SETTINGS, Kind::Internal, format!("metrics: {error}"), "report this")
 }
