@@ -30,6 +30,10 @@ pub const NO_AUTH: Code = Code("CF-1012");
 pub const DENIED: Code = Code("CF-1013");
 /// The caller's turn in a lock or election is over.
 pub const LOST_TURN: Code = Code("CF-1014");
+/// A mistake of ours.
+pub const INTERNAL: Code = Code("CF-1015");
+/// Gossip is off on this member.
+pub const NO_GOSSIP: Code = Code("CF-1016");
 
 /// Nobody leads.
 pub const NO_LEADER: Code = Code("CF-2001");

@@ -138,5 +138,5 @@ pub(crate) fn forwarded<T>(message: T, timeout: Duration) -> Request<T> {
 
 /// The store answered a command with the answer to another one: a mistake of ours.
 pub(crate) fn mismatch() -> Status {
-    Status::internal("chainfire: the store gave an answer of another kind")
+    Status::from(&refusal::MISMATCH)
 }

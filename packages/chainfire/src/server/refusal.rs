@@ -1,5 +1,8 @@
-//! Refusals in etcd's words: client libraries match on code and text. Our own code and hint
-//! travel in the metadata.
+//! Refusals in etcd's words: client libraries match on code and text. Our own code and a hint of
+//! what to do next travel in the metadata `plasma-code` and `plasma-hint`.
+//!
+//! No refusal is without a hint: one that is empty does not compile. Services answer errors from
+//! here alone, which a test holds against their sources.
 
 use consensus::{MembershipError, ProposeError, ReadError};
 use fault::Code as Plasma;
@@ -15,11 +18,32 @@ pub(crate) struct Refusal {
     grpc: Code,
     text: &'static str,
     code: Plasma,
-    hint: &'static str,
+    hint: Hint,
 }
 
-const fn refusal(grpc: Code, text: &'static str, code: Plasma, hint: &'static str) -> Refusal {
-    Refusal { grpc, text, code, hint }
+const fn refusal(
+    grpc: Code,
+    text: &'static str,
+    code: Plasma,
+    text_of_hint: &'static str,
+) -> Refusal {
+    Refusal { grpc, text, code, hint: hint(text_of_hint) }
+}
+
+/// What the caller can do next. Never empty, and always fit for metadata.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Hint(&'static str);
+
+/// Use it in constants, so that what is wrong with a hint is an error of compilation.
+const fn hint(text: &'static str) -> Hint {
+    let bytes = text.as_bytes();
+    assert!(!bytes.is_empty(), "every refusal has a hint");
+    let mut at = 0;
+    while at < bytes.len() {
+        assert!(matches!(bytes[at], b' '..=b'~'), "metadata is visible ASCII");
+        at += 1;
+    }
+    Hint(text)
 }
 
 impl From<&Refusal> for Status {
@@ -28,12 +52,10 @@ impl From<&Refusal> for Status {
     }
 }
 
-fn status(grpc: Code, text: impl Into<String>, code: Plasma, hint: &'static str) -> Status {
+fn status(grpc: Code, text: impl Into<String>, code: Plasma, hint: Hint) -> Status {
     let mut metadata = MetadataMap::with_capacity(2);
     metadata.insert("plasma-code", MetadataValue::from_static(code.0));
-    if !hint.is_empty() {
-        metadata.insert("plasma-hint", MetadataValue::from_static(hint));
-    }
+    metadata.insert("plasma-hint", MetadataValue::from_static(hint.0));
     Status::with_metadata(grpc, text, metadata)
 }
 
@@ -174,7 +196,14 @@ pub(crate) const BAD_NAME: Refusal = refusal(
     Code::InvalidArgument,
     "chainfire: join needs a name, a nonce of 16 bytes and valid peer URLs",
     codes::BAD_REQUEST,
-    "",
+    "name the member, and keep the nonce in its data folder before the first call",
+);
+/// A mistake of ours.
+pub(crate) const MISMATCH: Refusal = refusal(
+    Code::Internal,
+    "chainfire: the store gave an answer of another kind",
+    codes::INTERNAL,
+    "report this with the member's log",
 );
 
 // etcd answers locks and elections with code Unknown and these words
@@ -209,7 +238,7 @@ pub(crate) fn alive(name: &str) -> Status {
         Code::FailedPrecondition,
         format!("chainfire: member {name} is alive, a newcomer may not displace it"),
         codes::ALIVE,
-        "stop it first; or give the newcomer another name",
+        const { hint("stop it first; or give the newcomer another name") },
     )
 }
 
@@ -221,34 +250,53 @@ pub(crate) fn ask_again(name: &str) -> Status {
             "chainfire: the leader is new and does not know yet whether member {name} is alive"
         ),
         codes::NEW_LEADER,
-        "ask again in a few seconds",
+        const { hint("ask again in a few seconds") },
     )
 }
 
 /// The caller's certificate does not fit the request.
 pub(crate) fn denied(what: impl Into<String>) -> Status {
-    status(Code::PermissionDenied, what, codes::DENIED, "use the certificate of that service")
+    let hint = const { hint("use the certificate of that service") };
+    status(Code::PermissionDenied, what, codes::DENIED, hint)
 }
 
+/// The store's own refusals.
 pub(crate) fn store(error: StoreError) -> Status {
     use StoreError as E;
+    const KEY: Hint = hint("give a key of at least one byte");
+    const VALUE: Hint = hint("leave the value out, or ignore_value");
+    const LEASE: Hint = hint("leave the lease out, or ignore_lease");
+    const ONCE: Hint = hint("write each key once in a transaction");
+    const SORT: Hint = hint("use one of the sort targets and orders of the API");
+    const EXISTS: Hint = hint("the option needs a key that exists");
+    const OPS: Hint = hint("split it; the limit is limits.txn_ops");
+    const LONG: Hint = hint("shorten the key: at most 32760 bytes");
+    const OLD: Hint = hint("read at a newer revision");
+    const FUTURE: Hint = hint("read at the present revision");
+    const DAMAGED: Hint = hint("remove the damaged member and let it join anew");
+    const ID: Hint = hint("use another id, or 0 to let the server choose");
+    const TTL: Hint = hint("at most 9000000000 seconds");
+    const MALFORMED: Hint = hint("report this with the member's log");
+    const ENGINE: Hint = hint("this member's log says more; ask another member");
     let (code, hint) = match &error {
-        E::EmptyKey | E::ValueProvided | E::LeaseProvided | E::DuplicateKey => {
-            (codes::BAD_REQUEST, "")
-        }
-        E::InvalidSortOption => (codes::BAD_REQUEST, "use one of the sort targets of the API"),
-        E::KeyNotFound => (codes::NO_KEY, "the option needs a key that exists"),
-        E::TooManyOps => (codes::TOO_LARGE, "split it; the limit is limits.txn_ops"),
-        E::Compacted => (codes::COMPACTED, "read at a newer revision"),
-        E::FutureRevision => (codes::FUTURE, "read at the present revision"),
+        E::EmptyKey => (codes::BAD_REQUEST, KEY),
+        E::ValueProvided => (codes::BAD_REQUEST, VALUE),
+        E::LeaseProvided => (codes::BAD_REQUEST, LEASE),
+        E::DuplicateKey => (codes::BAD_REQUEST, ONCE),
+        E::InvalidSortOption => (codes::BAD_REQUEST, SORT),
+        E::KeyNotFound => (codes::NO_KEY, EXISTS),
+        E::TooManyOps => (codes::TOO_LARGE, OPS),
+        E::TooLarge => (codes::TOO_LARGE, LONG),
+        E::Compacted => (codes::COMPACTED, OLD),
+        E::FutureRevision => (codes::FUTURE, FUTURE),
         E::NoSpace => return Status::from(&NO_SPACE),
-        E::Corrupt => (codes::CORRUPT, "remove the damaged member and let it join anew"),
+        E::Corrupt => (codes::CORRUPT, DAMAGED),
         E::LeaseNotFound => return Status::from(&LEASE_NOT_FOUND),
-        E::LeaseExists => (codes::LEASE_EXISTS, "use another id, or 0 to let the server choose"),
-        E::LeaseTtlTooLarge => (codes::BAD_REQUEST, "at most 9000000000 seconds"),
+        E::LeaseExists => (codes::LEASE_EXISTS, ID),
+        E::LeaseTtlTooLarge => (codes::BAD_REQUEST, TTL),
         E::NotLessor => return Status::from(&NOT_LEADER),
-        E::Engine(_) => (codes::ENGINE, "this member's log says more; ask another member"),
-        _ => (codes::BAD_REQUEST, ""),
+        E::Malformed => (codes::BAD_REQUEST, MALFORMED),
+        E::Engine(_) => (codes::ENGINE, ENGINE),
     };
     status(error.code(), error.to_string(), code, hint)
 }
@@ -318,6 +366,56 @@ mod tests {
             assert_eq!(status.code(), error.code(), "{error}");
             assert_eq!(status.message(), error.to_string());
             assert!(status.metadata().contains_key("plasma-code"), "{error}");
+            assert!(status.metadata().contains_key("plasma-hint"), "{error}");
         }
+    }
+
+    /// With hints that cannot be empty this makes every answer of a service carry one.
+    #[test]
+    fn services_refuse_from_here_alone() {
+        let root = std::env::var("CARGO_MANIFEST_DIR").expect("run by cargo");
+        let mut folders = vec![std::path::PathBuf::from(root).join("src/server")];
+        let makers = [
+            "new",
+            "with_details",
+            "with_metadata",
+            "cancelled",
+            "unknown",
+            "invalid_argument",
+            "deadline_exceeded",
+            "not_found",
+            "already_exists",
+            "permission_denied",
+            "resource_exhausted",
+            "failed_precondition",
+            "aborted",
+            "out_of_range",
+            "unimplemented",
+            "internal",
+            "unavailable",
+            "data_loss",
+            "unauthenticated",
+        ];
+        let makers = makers.map(|name| format!("Status::{name}("));
+        let mut read = 0;
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                if path.ends_with("server/refusal.rs") {
+                    continue;
+                }
+                read += 1;
+                let text = std::fs::read_to_string(&path).unwrap();
+                let served = text.split("#[cfg(test)]").next().unwrap_or_default();
+                for maker in &makers {
+                    assert!(!served.contains(maker), "{}: {maker}", path.display());
+                }
+            }
+        }
+        assert!(read > 15, "only {read} files were looked at");
     }
 }
