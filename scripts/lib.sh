@@ -2,8 +2,9 @@
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
-# Build output lies outside the checkout, so that a fresh clone reuses compiled dependencies.
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/plasmacloud/target}
+# What is fetched or built lies outside the checkout, so that a fresh clone uses it again.
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/plasmacloud
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
 
 say() { printf '\033[1m%s\033[0m\n' "== $*" >&2; }
 note() { printf '   %s\n' "$*" >&2; }
@@ -45,6 +46,53 @@ apt_install() {
   [ -n "$ours" ] && rm -f "$policy"
   rm -f /tmp/plasma-policy-$$
   [ -n "$tried" ]
+}
+
+# etcd_of SUITE: Debian's etcd of another suite, unpacked beside the system into $cache/etcd/VERSION
+# (etcdctl, etcdutl, etcd); nothing is installed. $cache/etcd/SUITE points there. False when it can't
+# be had.
+etcd_of() {
+  local suite=$1 etcd=$cache/etcd work uri keys=/usr/share/keyrings/debian-archive-keyring.gpg
+  [ -x "$etcd/$suite/etcdctl" ] && [ -x "$etcd/$suite/etcd" ] && return 0
+  command -v apt-get >/dev/null 2>&1 && [ -e "$keys" ] || return 1
+  # the mirror that this machine uses for Debian's own packages
+  uri=$(apt-get indextargets --format '$(ORIGIN)|$(REPO_URI)|$(CODENAME)' 'Created-By: Packages' 2>/dev/null |
+    awk -F'|' '$1 == "Debian" && $3 !~ /-/ { print $2; exit }')
+  if [ -z "$uri" ]; then # no list was fetched yet, so no origin is known
+    uri=$(apt-get indextargets --format '$(REPO_URI)|$(RELEASE)' 'Created-By: Packages' 2>/dev/null |
+      awk -F'|' -v own="$(. /etc/os-release && echo "${VERSION_CODENAME:-}")" '$2 == own { print $1; exit }')
+  fi
+  [ -n "$uri" ] || return 1
+  note "fetching etcd of Debian $suite"
+  mkdir -p "$etcd" && work=$(mktemp -d "$etcd/.fetch-XXXXXX") || return 1
+  if _etcd_fetch "$suite" "$uri" "$keys" "$work" >"$work/log" 2>&1; then
+    rm -rf "$work"
+    [ -x "$etcd/$suite/etcdctl" ]
+  else
+    note "$(tail -n 1 "$work/log")"
+    rm -rf "$work"
+    return 1
+  fi
+}
+
+_etcd_fetch() {
+  local suite=$1 uri=$2 keys=$3 work=$4 deb version
+  mkdir -p "$work"/{lists/partial,cache/archives/partial,files} || return 1
+  echo "deb [signed-by=$keys] $uri $suite main" >"$work/sources.list"
+  local apt=(-o Dir::Etc::SourceList="$work/sources.list" -o Dir::Etc::SourceParts=/dev/null
+    -o Dir::State::Lists="$work/lists" -o Dir::Cache="$work/cache" -o APT::Sandbox::User=root
+    -o Acquire::Languages=none -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false
+    -o Acquire::Retries=2)
+  timeout 180 apt-get "${apt[@]}" -qq update || return 1
+  (cd "$work" && timeout 180 apt-get "${apt[@]}" -qq download etcd-client etcd-server) || return 1
+  for deb in "$work"/*.deb; do dpkg-deb -x "$deb" "$work/files" || return 1; done
+  # the version as the program itself says it, which also shows that it runs here
+  version=$(ETCDCTL_API=3 "$work/files/usr/bin/etcdctl" version | sed -n 's/^etcdctl version: //p')
+  [ -n "$version" ] && "$work/files/usr/bin/etcd" --version || return 1
+  chmod 755 "$work/files/usr/bin" || return 1
+  # whole or not at all
+  if [ ! -d "$cache/etcd/$version" ]; then mv -T "$work/files/usr/bin" "$cache/etcd/$version" || return 1; fi
+  ln -sfn "$version" "$cache/etcd/$suite"
 }
 
 # lab_tools: what the lab's machines need; false, with the reasons in lab_lacks, when something can't be had
