@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use api::chainfire_internal::command::Request as Command;
 use api::etcdserverpb::alarm_request::AlarmAction;
@@ -12,6 +12,7 @@ use consensus::{Group, NodeId, NodeInfo, Status};
 use fault::{Fault, Kind};
 use telemetry::{Gate, Health};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;

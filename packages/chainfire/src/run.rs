@@ -237,7 +237,7 @@ impl Member {
         if !status.leads() || status.failure.is_some() {
             return;
         }
-        let fresh = |at: std::time::Instant| at.elapsed() < Duration::from_secs(1);
+        let fresh = |at: tokio::time::Instant| at.elapsed() < Duration::from_secs(1);
         let heir = status
             .members
             .iter()

@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
 
 use futures::future::BoxFuture;
 use journal::Journal;
 use openraft::{Config, SnapshotPolicy};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -28,6 +28,7 @@ use crate::service::Service;
 use crate::shared::Shared;
 use crate::spool::Spool;
 use crate::thread::{Identity, Thread};
+use crate::threads;
 use crate::types::{GroupId, NodeId, Role, Status};
 
 /// The process's part in all its groups. Cloning it is cheap.
@@ -124,7 +125,7 @@ impl Host {
         let config = raft_config(group, &options)?;
         let boot = rand::random();
         let (journal, spool) = (self.inner.journal.clone(), self.inner.spool.clone());
-        let opened = tokio::task::spawn_blocking(move || {
+        let opened = threads::blocking(move || {
             let fatal = |e: crate::error::Fatal| storage(e.0);
             let identity = Identity { group, me, boot };
             let log = Log::open(journal, group, me, machine.applied() != Default::default())?;

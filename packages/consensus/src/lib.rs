@@ -46,6 +46,7 @@ mod standing;
 #[cfg(test)]
 mod suite;
 mod thread;
+mod threads;
 mod types;
 mod unbroken;
 mod wire;
@@ -55,4 +56,5 @@ pub use group::Group;
 pub use host::Host;
 pub use machine::{Applied, MARK_SPACE, Machine, Mark, Persist, SnapshotSource, mark_keys};
 pub use options::{Admit, Dialer, GroupOptions, HostOptions};
+pub use threads::{blocking, in_place, pump, run_in_place};
 pub use types::{GroupId, Member, NodeId, NodeInfo, Role, Status};

@@ -22,6 +22,7 @@ use tokio::sync::oneshot;
 
 use crate::error::ConsensusError;
 use crate::raft::{Entry, LogId, Types, Vote};
+use crate::threads;
 use crate::types::NodeId;
 use crate::wire;
 
@@ -190,7 +191,7 @@ impl Log {
             return decode(found);
         }
         let log = self.clone();
-        let read = tokio::task::spawn_blocking(move || log.read(from, to, max_bytes));
+        let read = threads::blocking(move || log.read(from, to, max_bytes));
         read.await.map_err(io::Error::other)?
     }
 

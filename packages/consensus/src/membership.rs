@@ -341,9 +341,9 @@ impl<M: Machine> Shared<M> {
     /// has just lost a member, must hear from the others first. `asked` is when the change was.
     async fn judge(
         &self,
-        judge: impl Fn(&Status, std::time::Instant) -> Result<(), Error>,
+        judge: impl Fn(&Status, Instant) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let asked = std::time::Instant::now();
+        let asked = Instant::now();
         loop {
             let verdict = judge(&self.status(), asked);
             let hopeless = matches!(&verdict, Err(Error::NotReady { matched, .. }) if *matched > 0);
@@ -366,7 +366,7 @@ impl<M: Machine> Shared<M> {
     fn quorum(
         &self,
         status: &Status,
-        since: std::time::Instant,
+        since: Instant,
         votes: impl Fn(&Member) -> bool,
     ) -> Result<(), Error> {
         let voters: Vec<&Member> = status.members.iter().filter(|m| votes(m)).collect();
@@ -380,7 +380,7 @@ impl<M: Machine> Shared<M> {
         Ok(())
     }
 
-    fn answered(&self, member: &Member, since: std::time::Instant) -> bool {
+    fn answered(&self, member: &Member, since: Instant) -> bool {
         member.id == self.me || member.last_ack.is_some_and(|at| at >= since)
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use api::raft as pb;
 use api::raft::raft_client::RaftClient;
+use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use openraft::OptionalSend;
 use openraft::base::{BoxFuture, BoxStream};
@@ -27,6 +28,7 @@ use crate::machine::SnapshotSource;
 use crate::peers::{Peers, address};
 use crate::raft::{Snapshot, Types, Vote};
 use crate::spool::{Body, MAX_CHUNK};
+use crate::threads;
 use crate::types::{GroupId, NodeId, NodeInfo};
 use crate::wire;
 
@@ -280,8 +282,16 @@ impl RaftNetworkV2<Types> for Link {
         };
         let (parts, queue) = mpsc::channel(4);
         let progress = Arc::new(AtomicU64::new(0));
-        let counted = progress.clone();
-        tokio::task::spawn_blocking(move || read_out(view, head, &parts, &counted));
+        let read_out = ReadOut {
+            view,
+            head: Some(head),
+            chunk: Bytes::new(),
+            sequence: 0,
+            bytes: 0,
+            ended: false,
+            progress: progress.clone(),
+        };
+        threads::pump(read_out, parts);
         let call = client.snapshot(ReceiverStream::new(queue));
         tokio::pin!(call, cancel);
         let mut seen = 0;
@@ -337,39 +347,56 @@ impl RaftNetworkV2<Types> for Link {
 const DONE: u64 = u64::MAX;
 
 /// Reads a view out in chunks. Without an end the receiver throws everything away.
-fn read_out(
-    mut view: Box<dyn SnapshotSource>,
-    head: pb::SnapshotHead,
-    parts: &mpsc::Sender<pb::SnapshotPart>,
-    progress: &AtomicU64,
-) {
-    use pb::snapshot_part::Part;
-    let send = |part| parts.blocking_send(pb::SnapshotPart { part: Some(part) }).is_ok();
-    if !send(Part::Head(head)) {
-        return;
+struct ReadOut {
+    view: Box<dyn SnapshotSource>,
+    head: Option<pb::SnapshotHead>,
+    /// What is left of the last chunk.
+    chunk: Bytes,
+    sequence: u64,
+    bytes: u64,
+    ended: bool,
+    /// How many parts were taken before the last one.
+    progress: Arc<AtomicU64>,
+}
+
+impl Iterator for ReadOut {
+    type Item = pb::SnapshotPart;
+
+    fn next(&mut self) -> Option<pb::SnapshotPart> {
+        let part = self.part()?;
+        Some(pb::SnapshotPart { part: Some(part) })
     }
-    let (mut sequence, mut bytes) = (0, 0);
-    loop {
-        let mut chunk = match view.next() {
-            Ok(Some(chunk)) => chunk,
-            Ok(None) => break,
-            Err(error) => {
-                tracing::error!(%error, code = crate::codes::MACHINE.0, "cannot read a snapshot");
-                return;
-            }
-        };
-        while !chunk.is_empty() {
-            let data = chunk.split_to(chunk.len().min(MAX_CHUNK));
-            bytes += data.len() as u64;
-            let crc = crc32c::crc32c(&data);
-            if !send(Part::Chunk(pb::SnapshotChunk { sequence, crc, data })) {
-                return;
-            }
-            sequence += 1;
-            progress.store(sequence, Ordering::Relaxed);
+}
+
+impl ReadOut {
+    fn part(&mut self) -> Option<pb::snapshot_part::Part> {
+        use pb::snapshot_part::Part;
+        if let Some(head) = self.head.take() {
+            return Some(Part::Head(head));
         }
-    }
-    if send(Part::End(pb::SnapshotEnd { chunks: sequence, bytes })) {
-        progress.store(DONE, Ordering::Relaxed);
+        // Who asks for the next part has taken the one before.
+        self.progress.store(if self.ended { DONE } else { self.sequence }, Ordering::Relaxed);
+        if self.ended {
+            return None;
+        }
+        while self.chunk.is_empty() {
+            match self.view.next() {
+                Ok(Some(chunk)) => self.chunk = chunk,
+                Ok(None) => {
+                    self.ended = true;
+                    let (chunks, bytes) = (self.sequence, self.bytes);
+                    return Some(Part::End(pb::SnapshotEnd { chunks, bytes }));
+                }
+                Err(error) => {
+                    tracing::error!(%error, code = crate::codes::MACHINE.0, "cannot read a snapshot");
+                    return None;
+                }
+            }
+        }
+        let data = self.chunk.split_to(self.chunk.len().min(MAX_CHUNK));
+        self.bytes += data.len() as u64;
+        let (sequence, crc) = (self.sequence, crc32c::crc32c(&data));
+        self.sequence += 1;
+        Some(Part::Chunk(pb::SnapshotChunk { sequence, crc, data }))
     }
 }

@@ -21,6 +21,7 @@ use crate::options::Admit;
 use crate::raft::{LogId, Snapshot, SnapshotMeta, Types, Vote};
 use crate::shared::Shared;
 use crate::spool::{self, Body, MAX_CHUNK, Part, Spool};
+use crate::threads;
 use crate::types::{GroupId, NodeId};
 use crate::unbroken::{drained, unbroken};
 use crate::wire;
@@ -275,15 +276,10 @@ impl Service {
         input: &mut Streaming<pb::SnapshotPart>,
     ) -> Result<Part, Status> {
         use pb::snapshot_part::Part as P;
-        let (chunks, mut queue) = mpsc::channel::<bytes::Bytes>(4);
+        let (chunks, queue) = mpsc::channel::<bytes::Bytes>(4);
         let (spool, meta) = (self.spool.clone(), meta.clone());
-        let writing = tokio::task::spawn_blocking(move || {
-            let mut writer = spool.begin(group, &meta)?;
-            while let Some(chunk) = queue.blocking_recv() {
-                writer.chunk(&chunk)?;
-            }
-            std::io::Result::Ok(writer)
-        });
+        let begin = move || spool.begin(group, &meta);
+        let writing = threads::gather(queue, begin, |writer, chunk| writer.chunk(&chunk));
         let mut expected = 0;
         let end = loop {
             match next_part(input).await? {
@@ -314,7 +310,7 @@ impl Service {
         if (end.chunks, end.bytes) != (writer.chunks(), writer.bytes()) {
             return Err(snapshot_failed("it is not whole"));
         }
-        let part = tokio::task::spawn_blocking(move || writer.finish()).await;
+        let part = threads::blocking(move || writer.finish()).await;
         part.map_err(|_| stopped())?.map_err(local)
     }
 }
@@ -328,7 +324,7 @@ impl<M: Machine> Port for Shared<M> {
     fn append(&self, requests: Appends) -> Responses {
         self.hear();
         let heard = self.heard.clone();
-        let requests = requests.inspect(move |_| *heard.lock() = std::time::Instant::now());
+        let requests = requests.inspect(move |_| *heard.lock() = tokio::time::Instant::now());
         let responses = drained(self.raft.stream_append(requests));
         Box::pin(responses.map(|result| match result {
             Ok(result) => Ok(wire::append_response(&result)),

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use api::raft as pb;
 use openraft::async_runtime::watch::WatchReceiver;
@@ -12,7 +12,7 @@ use openraft::{Instant as _, ServerState};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -26,6 +26,7 @@ use crate::propose::{Queue, Waiters};
 use crate::raft::{Raft, Types, count_of};
 use crate::read::Reads;
 use crate::thread::{Thread, members_of};
+use crate::threads;
 use crate::types::{GroupId, Member, NodeId, NodeInfo, Role, Status};
 use crate::unbroken::unbroken;
 
@@ -341,7 +342,7 @@ impl<M: Machine> Shared<M> {
         let thread = self.thread.lock().clone();
         let Some(thread) = thread else { return Ok(()) };
         let (position, work) = thread.persist().await?;
-        let done = tokio::task::spawn_blocking(work).await;
+        let done = threads::blocking(work).await;
         done.map_err(crate::error::Fatal::new)??;
         self.progress.persist(position);
         // An error means that the core has ended, which the status task notices.
@@ -364,8 +365,7 @@ impl<M: Machine> Shared<M> {
         }
         let thread = self.thread.lock().take();
         if let Some(thread) = thread {
-            let join = tokio::task::spawn_blocking(thread.into_join());
-            if timeout(STOP_LIMIT, join).await.is_err() {
+            if timeout(STOP_LIMIT, thread.end()).await.is_err() {
                 tracing::warn!(group = self.group, "the machine's thread does not end");
             }
         }

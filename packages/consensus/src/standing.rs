@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use api::raft as pb;
 use openraft::async_runtime::watch::WatchReceiver;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::machine::Machine;
 use crate::peers::address;

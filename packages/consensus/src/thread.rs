@@ -12,12 +12,16 @@ use crate::error::Fatal;
 use crate::machine::{Machine, Mark, Persist, SnapshotSource, mark_keys};
 use crate::raft::{Entry, LogId, Membership, StoredMembership, count};
 use crate::spool::{Installing, Part, Spool};
+use crate::threads;
 use crate::types::{GroupId, Member, NodeId};
 use crate::wire::{self, Position};
 
 /// The answers to this node's own batches, by sequence.
-type Answers<R> = Vec<(u64, Vec<R>)>;
+pub(crate) type Answers<R> = Vec<(u64, Vec<R>)>;
 type Reply<T> = oneshot::Sender<Result<T, Fatal>>;
+
+/// How many jobs may wait: more than there are tasks that ask.
+const QUEUE: usize = 64;
 
 enum Job<R> {
     Apply(Vec<Entry>, Reply<Answers<R>>),
@@ -28,8 +32,28 @@ enum Job<R> {
 
 /// The handle to the thread. The thread ends when the last handle is gone.
 pub(crate) struct Thread<M: Machine> {
-    jobs: mpsc::SyncSender<Job<M::Response>>,
-    ended: Arc<Mutex<Option<std::thread::JoinHandle<()>>>>,
+    jobs: Jobs<M::Response>,
+    ended: Arc<Mutex<Option<Running>>>,
+}
+
+enum Jobs<R> {
+    Thread(mpsc::SyncSender<Job<R>>),
+    /// In place, see [`threads`].
+    Task(tokio::sync::mpsc::Sender<Job<R>>),
+}
+
+enum Running {
+    Thread(std::thread::JoinHandle<()>),
+    Task(tokio::task::JoinHandle<()>),
+}
+
+impl<R> Clone for Jobs<R> {
+    fn clone(&self) -> Self {
+        match self {
+            Jobs::Thread(jobs) => Jobs::Thread(jobs.clone()),
+            Jobs::Task(jobs) => Jobs::Task(jobs.clone()),
+        }
+    }
 }
 
 impl<M: Machine> Clone for Thread<M> {
@@ -67,21 +91,40 @@ impl<M: Machine> Thread<M> {
         }
         machine.persist()?()?;
         machine.members_changed(&members_of(position.members.membership()));
-        // One job at a time is under way; the rest wait as futures.
-        let (jobs, queue) = mpsc::sync_channel(64);
         let mut driver = Driver { machine, identity, position: position.clone() };
-        let thread = std::thread::Builder::new()
-            .name(format!("apply-{:x}", identity.group))
-            .spawn(move || driver.run(&queue))
-            .map_err(Fatal::new)?;
-        Ok((Self { jobs, ended: Arc::new(Mutex::new(Some(thread))) }, position))
+        // One job at a time is under way; the rest wait as futures.
+        let (jobs, running) = if threads::in_place() {
+            let (jobs, mut queue) = tokio::sync::mpsc::channel(QUEUE);
+            let work = async move {
+                while let Some(job) = queue.recv().await {
+                    driver.work(job);
+                }
+                driver.end();
+            };
+            (Jobs::Task(jobs), Running::Task(tokio::spawn(work)))
+        } else {
+            let (jobs, queue) = mpsc::sync_channel(QUEUE);
+            let work = move || {
+                while let Ok(job) = queue.recv() {
+                    driver.work(job);
+                }
+                driver.end();
+            };
+            let name = format!("apply-{:x}", identity.group);
+            let thread = std::thread::Builder::new().name(name).spawn(work).map_err(Fatal::new)?;
+            (Jobs::Thread(jobs), Running::Thread(thread))
+        };
+        Ok((Self { jobs, ended: Arc::new(Mutex::new(Some(running))) }, position))
     }
 
     async fn ask<T>(&self, job: impl FnOnce(Reply<T>) -> Job<M::Response>) -> Result<T, Fatal> {
         let (reply, answer) = oneshot::channel();
         let gone = || Fatal::new("the machine's thread has ended");
         // The queue is longer than the number of tasks that ask, so this never blocks for long.
-        self.jobs.send(job(reply)).map_err(|_| gone())?;
+        match &self.jobs {
+            Jobs::Thread(jobs) => jobs.send(job(reply)).map_err(|_| gone())?,
+            Jobs::Task(jobs) => jobs.send(job(reply)).await.map_err(|_| gone())?,
+        }
         answer.await.map_err(|_| gone())?
     }
 
@@ -101,52 +144,55 @@ impl<M: Machine> Thread<M> {
         self.ask(|reply| Job::Install(spool, part, reply)).await
     }
 
-    /// Gives this handle back and returns what joins the thread once all others are gone.
-    pub(crate) fn into_join(self) -> impl FnOnce() + Send + 'static {
+    /// Gives this handle back and waits for the end, which comes once all others are gone.
+    pub(crate) async fn end(self) {
         let Self { jobs, ended } = self;
         drop(jobs);
-        move || {
-            let thread = ended.lock().take();
-            if let Some(thread) = thread {
-                let _ = thread.join();
+        let running = ended.lock().take();
+        let _ = match running {
+            Some(Running::Thread(thread)) => {
+                threads::blocking(move || thread.join()).await.map(drop)
             }
-        }
+            Some(Running::Task(task)) => task.await,
+            None => Ok(()),
+        };
     }
 }
 
-struct Driver<M: Machine> {
-    machine: M,
-    identity: Identity,
-    position: Position,
+pub(crate) struct Driver<M: Machine> {
+    pub(crate) machine: M,
+    pub(crate) identity: Identity,
+    pub(crate) position: Position,
 }
 
 impl<M: Machine> Driver<M> {
-    fn run(&mut self, queue: &mpsc::Receiver<Job<M::Response>>) {
-        while let Ok(job) = queue.recv() {
-            match job {
-                Job::Apply(entries, reply) => {
-                    let _ = reply.send(self.apply(entries));
-                }
-                Job::View(reply) => {
-                    let view = self.machine.snapshot().map(|view| (self.position.clone(), view));
-                    let _ = reply.send(view);
-                }
-                Job::Persist(reply) => {
-                    let work = self.machine.persist().map(|work| (self.position.clone(), work));
-                    let _ = reply.send(work);
-                }
-                Job::Install(spool, part, reply) => {
-                    let _ = reply.send(self.install(&spool, part));
-                }
+    fn work(&mut self, job: Job<M::Response>) {
+        match job {
+            Job::Apply(entries, reply) => {
+                let _ = reply.send(self.apply(entries));
+            }
+            Job::View(reply) => {
+                let view = self.machine.snapshot().map(|view| (self.position.clone(), view));
+                let _ = reply.send(view);
+            }
+            Job::Persist(reply) => {
+                let work = self.machine.persist().map(|work| (self.position.clone(), work));
+                let _ = reply.send(work);
+            }
+            Job::Install(spool, part, reply) => {
+                let _ = reply.send(self.install(&spool, part));
             }
         }
-        // Only a convenience for the next start: what is not persisted is in the journal.
+    }
+
+    /// Only a convenience for the next start: what is not persisted is in the journal.
+    fn end(&mut self) {
         if let Err(error) = self.machine.persist().and_then(|work| work()) {
             tracing::warn!(group = self.identity.group, %error, "last persist failed");
         }
     }
 
-    fn apply(&mut self, entries: Vec<Entry>) -> Result<Answers<M::Response>, Fatal> {
+    pub(crate) fn apply(&mut self, entries: Vec<Entry>) -> Result<Answers<M::Response>, Fatal> {
         let Identity { group, me, boot } = self.identity;
         let mut answers = Vec::new();
         for entry in entries {
@@ -213,7 +259,7 @@ fn install<M: Machine>(
     Ok(position)
 }
 
-fn mark(group: GroupId, last: &LogId, members: Option<&StoredMembership>) -> Mark {
+pub(crate) fn mark(group: GroupId, last: &LogId, members: Option<&StoredMembership>) -> Mark {
     let [position, keys] = mark_keys(group);
     let mut pairs: Vec<(Bytes, Bytes)> = vec![(position, wire::encode_log_id(last))];
     if let Some(members) = members {

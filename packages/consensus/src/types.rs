@@ -1,8 +1,7 @@
 //! The words that consensus shares with its users. No type of the Raft library is among them.
 
-use std::time::Instant;
-
 use bytes::Bytes;
+use tokio::time::Instant;
 
 /// A member's id. It is chosen once and never used again, not even after the member was removed.
 pub type NodeId = u64;

@@ -87,8 +87,13 @@ pub(crate) struct Call {
 pub(crate) struct Shared {
     pub(crate) inner: Mutex<Inner>,
     pub(crate) wake: Condvar,
+    /// Rung instead where nobody waits for `wake`.
+    ring: Option<Ring>,
     largest_record: usize,
 }
+
+/// Told when there is something to write.
+type Ring = Box<dyn Fn() + Send + Sync>;
 
 pub(crate) struct Inner {
     pub(crate) state: State,
@@ -99,6 +104,13 @@ pub(crate) struct Inner {
 }
 
 impl Shared {
+    fn ring(&self) {
+        match &self.ring {
+            None => drop(self.wake.notify_one()),
+            Some(ring) => ring(),
+        }
+    }
+
     /// From now on everything fails with this error, beginning with what waits.
     pub(crate) fn fail(&self, error: Arc<JournalError>, waiting: Vec<Done>) {
         tracing::error!(code = error.code().0, %error, hint = error.hint(), "journal failed");
@@ -152,26 +164,16 @@ pub struct Journal {
 struct Handle {
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// Of a journal without a thread.
+    stepped: Option<Mutex<Writer>>,
 }
 
 impl Journal {
     /// Opens the journal of a folder, recovering what was written. A torn tail (a write that was
     /// never acknowledged) is left out; any other damage is an error.
     pub fn open(disk: Arc<dyn Disk>, options: Options) -> Result<Journal, JournalError> {
-        options.check()?;
-        let found = recover(&*disk, &options)?;
-        let shared = Arc::new(Shared {
-            inner: Mutex::new(Inner {
-                state: State::new(0),
-                queue: VecDeque::new(),
-                failed: None,
-                closing: false,
-                stats: Stats::default(),
-            }),
-            wake: Condvar::new(),
-            largest_record: largest_record(options.segment_bytes),
-        });
-        let writer = Writer::new(Arc::clone(&shared), disk, options, found);
+        let writer = Journal::recover(disk, options, None)?;
+        let shared = writer.shared();
         let guard = Guard(Arc::clone(&shared));
         let thread = std::thread::Builder::new()
             .name("journal".into())
@@ -184,7 +186,51 @@ impl Journal {
                 file: "folder".into(),
                 source,
             })?;
-        Ok(Journal { handle: Arc::new(Handle { shared, thread: Mutex::new(Some(thread)) }) })
+        let thread = Mutex::new(Some(thread));
+        Ok(Journal { handle: Arc::new(Handle { shared, thread, stepped: None }) })
+    }
+
+    /// The same without a thread, for simulations: `ring` is called when there is something to
+    /// write, and it is written by [`Journal::step`], which must not be called from `ring`. The next
+    /// segment is not made ahead.
+    pub fn open_stepped(
+        disk: Arc<dyn Disk>,
+        options: Options,
+        ring: impl Fn() + Send + Sync + 'static,
+    ) -> Result<Journal, JournalError> {
+        let options = Options { prepare_ahead: false, ..options };
+        let writer = Journal::recover(disk, options, Some(Box::new(ring)))?;
+        let (shared, thread) = (writer.shared(), Mutex::new(None));
+        let stepped = Some(Mutex::new(writer));
+        Ok(Journal { handle: Arc::new(Handle { shared, thread, stepped }) })
+    }
+
+    /// Writes and syncs once what waits, and tells the callers. Whether there may be more to do;
+    /// never where a thread does this.
+    pub fn step(&self) -> bool {
+        self.handle.stepped.as_ref().is_some_and(|writer| writer.lock().step())
+    }
+
+    fn recover(
+        disk: Arc<dyn Disk>,
+        options: Options,
+        ring: Option<Ring>,
+    ) -> Result<Writer, JournalError> {
+        options.check()?;
+        let found = recover(&*disk, &options)?;
+        let shared = Arc::new(Shared {
+            inner: Mutex::new(Inner {
+                state: State::new(0),
+                queue: VecDeque::new(),
+                failed: None,
+                closing: false,
+                stats: Stats::default(),
+            }),
+            wake: Condvar::new(),
+            ring,
+            largest_record: largest_record(options.segment_bytes),
+        });
+        Ok(Writer::new(shared, disk, options, found))
     }
 
     /// Appends records, all or (at a crash) the first few of them. They are readable at once;
@@ -217,7 +263,7 @@ impl Journal {
         inner.queue.push_back(Call { records, first_ticket, bytes, done: Box::new(done) });
         drop(inner);
         if wake {
-            shared.wake.notify_one();
+            shared.ring();
         }
     }
 
@@ -227,6 +273,7 @@ impl Journal {
         self.append(records, move |result| {
             let _ = sender.send(result);
         });
+        while self.step() {}
         receiver.recv().unwrap_or_else(|_| Err(Arc::new(JournalError::Closed)))
     }
 
@@ -320,6 +367,10 @@ impl Handle {
     fn close(&self) {
         self.shared.inner.lock().closing = true;
         self.shared.wake.notify_one();
+        if let Some(writer) = &self.stepped {
+            let mut writer = writer.lock();
+            while writer.step() {}
+        }
         let thread = self.thread.lock().take();
         if let Some(thread) = thread
             && thread.thread().id() != std::thread::current().id()

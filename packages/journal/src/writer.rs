@@ -54,6 +54,8 @@ pub(crate) struct Writer {
     next_name: u64,
     cursor: Cursor,
     buffer: Vec<u8>,
+    /// There is something to carry forward, also if nobody appends.
+    more: bool,
 }
 
 /// A frame that is being filled.
@@ -94,33 +96,46 @@ impl Writer {
             next_name: found.next_name,
             cursor: Cursor::default(),
             buffer: Vec::new(),
+            more: false,
         }
+    }
+
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
     }
 
     /// Writes until the journal is closed or fails.
     pub(crate) fn run(mut self) {
-        let mut more = false;
-        loop {
-            self.prepare();
-            let Some((calls, plan)) = self.next(more) else { break };
-            more = plan.more;
-            let mut waiting: Vec<Done> = Vec::new();
-            if let Err(error) = self.write(calls, plan, &mut waiting) {
-                self.shared.fail(Arc::new(error), waiting);
-                break;
-            }
-        }
+        while self.turn(true) {}
         if let Some(preparing) = self.preparing.take() {
             let _ = preparing.join();
         }
     }
 
-    /// Waits for work. What it decides about old segments is true for the log that ends with
+    /// Writes what there is to write now; whether there was anything.
+    pub(crate) fn step(&mut self) -> bool {
+        self.turn(false)
+    }
+
+    fn turn(&mut self, wait: bool) -> bool {
+        self.prepare();
+        let Some((calls, plan)) = self.next(wait) else { return false };
+        self.more = plan.more;
+        let mut waiting: Vec<Done> = Vec::new();
+        if let Err(error) = self.write(calls, plan, &mut waiting) {
+            self.more = false;
+            self.shared.fail(Arc::new(error), waiting);
+            return false;
+        }
+        true
+    }
+
+    /// Takes what is to be done, or waits for it. What it decides about old segments is true for the log that ends with
     /// these calls, so it decides nothing while more are queued.
-    fn next(&mut self, more: bool) -> Option<(Vec<Call>, Plan)> {
+    fn next(&mut self, wait: bool) -> Option<(Vec<Call>, Plan)> {
         let mut inner = self.shared.inner.lock();
-        while inner.queue.is_empty() && !more {
-            if inner.closing {
+        while inner.queue.is_empty() && !self.more {
+            if inner.closing || !wait {
                 return None;
             }
             self.shared.wake.wait(&mut inner);

@@ -31,7 +31,7 @@ impl KvService {
             return read(&self.0.reader).map_err(refusal::store);
         }
         let reader = self.0.reader.clone();
-        match tokio::task::spawn_blocking(move || read(&reader)).await {
+        match consensus::blocking(move || read(&reader)).await {
             Ok(answer) => answer.map_err(refusal::store),
             Err(_) => Err(Status::from(&refusal::STOPPED)),
         }

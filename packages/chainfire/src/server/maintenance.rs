@@ -40,7 +40,7 @@ impl MaintenanceService {
         read: impl FnOnce(Reader) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Status> {
         let reader = self.0.reader.clone();
-        match tokio::task::spawn_blocking(move || read(reader)).await {
+        match consensus::blocking(move || read(reader)).await {
             Ok(answer) => answer.map_err(refusal::store),
             Err(_) => Err(Status::from(&refusal::STOPPED)),
         }
@@ -141,21 +141,14 @@ impl Maintenance for MaintenanceService {
         let revision = node.reader.revision();
         let pack = node.reader.snapshot().map_err(refusal::store)?;
         let (send, receive) = tokio::sync::mpsc::channel(CHUNKS);
+        let answer = move |blob| SnapshotResponse {
+            header: node.headers.at(revision),
+            remaining_bytes: 0,
+            blob,
+            version: STORAGE_VERSION.into(),
+        };
         // Ends when the client is gone: then sending fails.
-        tokio::task::spawn_blocking(move || {
-            let answer = |blob| SnapshotResponse {
-                header: node.headers.at(revision),
-                remaining_bytes: 0,
-                blob,
-                version: STORAGE_VERSION.into(),
-            };
-            for blob in Copy::new(pack) {
-                let failed = blob.is_err();
-                if send.blocking_send(blob.map(answer)).is_err() || failed {
-                    return;
-                }
-            }
-        });
+        consensus::pump(Copy::new(pack).map(move |blob| blob.map(&answer)), send);
         Ok(Response::new(Box::pin(ReceiverStream::new(receive))))
     }
 

@@ -197,7 +197,7 @@ impl Turns {
         self.node.barrier().await?;
         let reader = self.node.reader.clone();
         // waiters under one name may be many
-        let read = tokio::task::spawn_blocking(move || reader.range(&request)).await;
+        let read = consensus::blocking(move || reader.range(&request)).await;
         let mut answer =
             read.map_err(|_| Status::from(&refusal::STOPPED))?.map_err(refusal::store)?;
         self.node.headers.complete(&mut answer.header);

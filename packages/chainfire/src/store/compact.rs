@@ -8,7 +8,7 @@
 
 use std::ops::Bound;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Weak, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -26,28 +26,28 @@ const STEP: usize = 500;
 /// Between steps, so that removal never takes the engine for itself.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// The removing thread.
+/// The removing thread; in a simulation a task.
 pub(super) struct Compactor {
-    wake: Option<std::sync::mpsc::SyncSender<()>>,
+    wake: Option<mpsc::SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Compactor {
     pub(super) fn start(shared: &Arc<Shared>) -> std::io::Result<Compactor> {
-        let (wake, sleep) = std::sync::mpsc::sync_channel(1);
+        let (wake, sleep) = mpsc::sync_channel(1);
         let shared = Arc::downgrade(shared);
-        let run = move || {
-            while sleep.recv().is_ok() {
-                match work(&shared, &sleep) {
-                    Ok(()) => {}
-                    Err(error) => {
-                        tracing::error!(%error, "could not remove compacted revisions");
-                    }
+        let thread = if consensus::in_place() {
+            tokio::spawn(in_place(shared, sleep));
+            None
+        } else {
+            let run = move || {
+                while sleep.recv().is_ok() {
+                    tell(work(&shared, &sleep));
                 }
-            }
+            };
+            Some(std::thread::Builder::new().name("chainfire-compact".into()).spawn(run)?)
         };
-        let thread = std::thread::Builder::new().name("chainfire-compact".into()).spawn(run)?;
-        let compactor = Compactor { wake: Some(wake), thread: Some(thread) };
+        let compactor = Compactor { wake: Some(wake), thread };
         compactor.wake();
         Ok(compactor)
     }
@@ -72,7 +72,13 @@ impl Drop for Compactor {
     }
 }
 
-fn work(shared: &Weak<Shared>, sleep: &std::sync::mpsc::Receiver<()>) -> Result<(), StoreError> {
+fn tell(done: Result<(), StoreError>) {
+    if let Err(error) = done {
+        tracing::error!(%error, "could not remove compacted revisions");
+    }
+}
+
+fn work(shared: &Weak<Shared>, sleep: &mpsc::Receiver<()>) -> Result<(), StoreError> {
     let mut cursor = Cursor::default();
     loop {
         let Some(shared) = shared.upgrade() else { return Ok(()) };
@@ -81,8 +87,31 @@ fn work(shared: &Weak<Shared>, sleep: &std::sync::mpsc::Receiver<()>) -> Result<
         }
         drop(shared);
         match sleep.recv_timeout(PAUSE) {
-            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return Ok(()),
-            Ok(()) | Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {}
+            Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(()),
+            Ok(()) | Err(mpsc::RecvTimeoutError::Timeout) => {}
+        }
+    }
+}
+
+/// The same without a thread: looks now and then, and takes smaller steps, so that more can come
+/// in between.
+async fn in_place(shared: Weak<Shared>, sleep: mpsc::Receiver<()>) {
+    let mut cursor = Cursor::default();
+    loop {
+        tokio::time::sleep(100 * PAUSE).await;
+        match sleep.try_recv() {
+            Err(mpsc::TryRecvError::Disconnected) => return,
+            Err(mpsc::TryRecvError::Empty) => continue,
+            Ok(()) => {}
+        }
+        loop {
+            let Some(shared) = shared.upgrade() else { return };
+            match step(&shared, &mut cursor, STEP / 50) {
+                Ok(true) => {}
+                done => break tell(done.map(drop)),
+            }
+            drop(shared);
+            tokio::time::sleep(PAUSE).await;
         }
     }
 }

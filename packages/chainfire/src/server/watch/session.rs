@@ -393,7 +393,7 @@ where
         }
         let (source, limit) = (self.shared.source.clone(), self.shared.page_bytes);
         let read = move || source.events(from, to, &ranges, limit);
-        let history = match tokio::task::spawn_blocking(read).await {
+        let history = match consensus::blocking(read).await {
             Ok(Ok(history)) => history,
             Ok(Err(StoreError::Compacted)) => {
                 self.cancel_compacted();
