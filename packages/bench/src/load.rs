@@ -1,48 +1,21 @@
 //! The load: raw generated clients, each with one request in flight, over a few connections.
 //!
-//! Every answer is checked. Puts must come back with growing revisions, and the store's revision
-//! must have grown by exactly the puts that were made; gets must bring the value that belongs to
-//! the key.
+//! What it measures of a server in one round: operations, latencies, CPU and memory. The single
+//! requests are in [`crate::client`].
 
-use crate::servers::Server;
+use crate::client::{One, Shared};
+use crate::connect;
+use crate::keys;
+use crate::servers::{Server, Side};
+use crate::work::Op;
 use crate::{Settings, warm_up};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, ensure};
+use api::etcdserverpb::PutRequest;
 use api::etcdserverpb::kv_client::KvClient;
-use api::etcdserverpb::maintenance_client::MaintenanceClient;
-use api::etcdserverpb::{PutRequest, RangeRequest, StatusRequest};
-use bytes::Bytes;
 use hdrhistogram::Histogram;
-use rand::rngs::SmallRng;
-use rand::{RngExt, SeedableRng};
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
-use tonic::transport::{Channel, Endpoint};
-
-/// A value begins with its key.
-pub(crate) const MIN_VALUE: usize = KEY;
-const KEY: usize = 24;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Op {
-    /// Puts of random keys
-    Put,
-    /// Linearizable gets of random keys
-    GetLin,
-    /// Serializable gets of random keys
-    GetSer,
-}
-
-impl fmt::Display for Op {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            Op::Put => "put",
-            Op::GetLin => "get-lin",
-            Op::GetSer => "get-ser",
-        })
-    }
-}
 
 /// One piece of work.
 pub(crate) struct Load<'a> {
@@ -66,64 +39,73 @@ pub(crate) struct Round {
 }
 
 /// What the clients do now.
-const WARMING: u8 = 0;
-const COUNTING: u8 = 1;
-const STOPPING: u8 = 2;
+pub(crate) const WARMING: u8 = 0;
+pub(crate) const COUNTING: u8 = 1;
+pub(crate) const STOPPING: u8 = 2;
 
-struct Tally {
-    latency: Histogram<u32>,
-    counted: u64,
-    made: u64,
+/// What one client did.
+pub(crate) struct Tally {
+    pub(crate) latency: Histogram<u32>,
+    pub(crate) counted: u64,
+    /// Revisions that it made, also before and after counting.
+    pub(crate) made: u64,
+}
+
+impl Tally {
+    pub(crate) fn new() -> Result<Tally> {
+        Ok(Tally { latency: histogram()?, counted: 0, made: 0 })
+    }
 }
 
 impl Load<'_> {
     pub(crate) async fn run(&self, server: &Server) -> Result<Round> {
-        let endpoints = leader_first(server.endpoints()).await?;
-        let channels = connect(&endpoints, self.connections()).await?;
-        let before = revision(&channels[0]).await?;
+        let seconds = Duration::from_secs_f64(self.settings.seconds);
+        self.run_while(server, async { anyhow::Ok(tokio::time::sleep(seconds).await) }).await
+    }
+
+    /// Counts for as long as something else takes.
+    pub(crate) async fn run_while(
+        &self,
+        server: &Server,
+        other: impl Future<Output = Result<()>>,
+    ) -> Result<Round> {
+        let endpoints = connect::leader_first(server).await?;
+        let channels = connect::channels(&endpoints, self.connections()).await?;
+        let before = connect::revision(&channels[0]).await?;
         let phase = Arc::new(AtomicU8::new(WARMING));
+        let shared = Arc::new(Shared::prepare(self, before, &channels, phase.clone()).await?);
         let tasks: Vec<_> = (0..self.clients)
             .map(|number| {
-                let client = One {
-                    kv: client(channels[number % channels.len()].clone()),
-                    op: self.op,
-                    keys: self.settings.keys,
-                    size: self.settings.value,
-                    random: SmallRng::seed_from_u64(number as u64 + before.unsigned_abs()),
-                    phase: phase.clone(),
-                };
-                tokio::spawn(client.run())
+                let channel = channels[number % channels.len()].clone();
+                tokio::spawn(One::new(number, channel, shared.clone()).run())
             })
             .collect();
-        tokio::time::sleep(warm_up(self.settings)).await;
-        let (server_before, load_before) = (server.cpu()?, own_cpu());
-        let begun = Instant::now();
+        // Revokes use up what was granted before, so none may be lost to warming up.
+        if self.op != Op::LeaseRevoke {
+            tokio::time::sleep(warm_up(self.settings)).await;
+        }
+        let gauge = Gauge::start(server)?;
         phase.store(COUNTING, Ordering::Relaxed);
-        tokio::time::sleep(Duration::from_secs_f64(self.settings.seconds)).await;
+        if self.op == Op::LeaseRevoke {
+            shared.spent(Duration::from_secs_f64(self.settings.seconds)).await;
+        } else {
+            other.await?;
+        }
         phase.store(STOPPING, Ordering::Relaxed);
-        let seconds = begun.elapsed().as_secs_f64();
-        let (server_after, load_after) = (server.cpu()?, own_cpu());
-
         let mut latency = histogram()?;
         let (mut counted, mut made) = (0, 0);
+        let measured = gauge.stop(server)?;
         for task in tasks {
             let tally = task.await??;
             latency.add(&tally.latency)?;
             counted += tally.counted;
             made += tally.made;
         }
-        if self.op == Op::Put {
-            let grown = u64::try_from(revision(&channels[0]).await? - before)?;
-            ensure!(grown == made, "{made} puts acknowledged, the revision grew by {grown}");
+        if server.side() != Side::Grpc {
+            let grown = u64::try_from(connect::revision(&channels[0]).await? - before)?;
+            ensure!(grown == made, "{made} revisions acknowledged, the store grew by {grown}");
         }
-        ensure!(counted > 0, "nothing was answered in {seconds} s");
-        Ok(Round {
-            per_second: counted as f64 / seconds,
-            latency,
-            server_cores: (server_after - server_before).as_secs_f64() / seconds,
-            load_cores: (load_after - load_before).as_secs_f64() / seconds,
-            resident: server.resident()?,
-        })
+        measured.round(counted, latency)
     }
 
     fn connections(&self) -> usize {
@@ -134,134 +116,67 @@ impl Load<'_> {
     }
 }
 
-/// One client: one request in flight.
-struct One {
-    kv: KvClient<Channel>,
-    op: Op,
-    keys: u64,
-    size: usize,
-    random: SmallRng,
-    phase: Arc<AtomicU8>,
+/// Looks at clocks when a measurement begins.
+pub(crate) struct Gauge {
+    begun: Instant,
+    server: Duration,
+    load: Duration,
 }
 
-impl One {
-    async fn run(mut self) -> Result<Tally> {
-        let mut tally = Tally { latency: histogram()?, counted: 0, made: 0 };
-        let mut last = 0;
-        let filler = filler(self.size);
-        loop {
-            if self.phase.load(Ordering::Relaxed) == STOPPING {
-                return Ok(tally);
-            }
-            let number = self.random.random_range(0..self.keys);
-            let begun = Instant::now();
-            match self.op {
-                Op::Put => last = self.put(number, &filler, last).await?,
-                Op::GetLin => self.get(number, false).await?,
-                Op::GetSer => self.get(number, true).await?,
-            }
-            let took = begun.elapsed();
-            tally.made += 1;
-            if self.phase.load(Ordering::Relaxed) == COUNTING {
-                tally.counted += 1;
-                tally.latency.saturating_record(u64::try_from(took.as_micros())?);
-            }
-        }
+/// What the clocks said between begin and end.
+pub(crate) struct Measured {
+    pub(crate) seconds: f64,
+    server_cores: f64,
+    load_cores: f64,
+    resident: u64,
+}
+
+impl Gauge {
+    pub(crate) fn start(server: &Server) -> Result<Gauge> {
+        Ok(Gauge { server: server.cpu()?, load: own_cpu(), begun: Instant::now() })
     }
 
-    async fn put(&mut self, number: u64, filler: &[u8], last: i64) -> Result<i64> {
-        let request =
-            PutRequest { key: key(number), value: value(number, filler), ..PutRequest::default() };
-        let answer = self.kv.put(request).await?.into_inner();
-        let revision = answer.header.context("a put without header")?.revision;
-        ensure!(revision > last, "revision {revision} after {last}");
-        Ok(revision)
-    }
-
-    async fn get(&mut self, number: u64, serializable: bool) -> Result<()> {
-        let key = key(number);
-        let request = RangeRequest { key: key.clone(), serializable, ..RangeRequest::default() };
-        let answer = self.kv.range(request).await?.into_inner();
-        ensure!(answer.count == 1 && answer.kvs.len() == 1, "key {number} is not there");
-        let kv = &answer.kvs[0];
-        let right = kv.key == key && kv.value.len() == self.size && kv.value.starts_with(&key);
-        ensure!(right, "another value than was written to key {number}");
-        Ok(())
+    pub(crate) fn stop(self, server: &Server) -> Result<Measured> {
+        let seconds = self.begun.elapsed().as_secs_f64();
+        Ok(Measured {
+            seconds,
+            server_cores: (server.cpu()? - self.server).as_secs_f64() / seconds,
+            load_cores: (own_cpu() - self.load).as_secs_f64() / seconds,
+            resident: server.resident()?,
+        })
     }
 }
 
-fn key(number: u64) -> Bytes {
-    Bytes::from(format!("bench/{number:018}"))
+impl Measured {
+    pub(crate) fn round(self, counted: u64, latency: Histogram<u32>) -> Result<Round> {
+        ensure!(counted > 0, "nothing was answered in {} s", self.seconds);
+        Ok(Round {
+            per_second: counted as f64 / self.seconds,
+            latency,
+            server_cores: self.server_cores,
+            load_cores: self.load_cores,
+            resident: self.resident,
+        })
+    }
 }
 
-fn value(number: u64, filler: &[u8]) -> Bytes {
-    let mut value = Vec::with_capacity(filler.len());
-    value.extend_from_slice(&key(number));
-    value.extend_from_slice(&filler[KEY..]);
-    value.into()
-}
-
-/// Bytes that do not compress, the same in every run.
-fn filler(size: usize) -> Vec<u8> {
-    let mut bytes = vec![0; size];
-    rand::Rng::fill_bytes(&mut SmallRng::seed_from_u64(1), &mut bytes);
-    bytes
-}
-
-fn histogram() -> Result<Histogram<u32>> {
+pub(crate) fn histogram() -> Result<Histogram<u32>> {
     Ok(Histogram::new_with_bounds(1, 60_000_000, 3)?)
 }
 
-fn client(channel: Channel) -> KvClient<Channel> {
-    KvClient::new(channel)
-}
-
-async fn connect(endpoints: &[String], connections: usize) -> Result<Vec<Channel>> {
-    let mut channels = Vec::new();
-    for number in 0..connections.max(1) {
-        let url = endpoints[number % endpoints.len()].clone();
-        let endpoint = Endpoint::from_shared(url)?
-            .tcp_nodelay(true)
-            .initial_stream_window_size(1 << 20)
-            .initial_connection_window_size(8 << 20);
-        channels.push(endpoint.connect().await?);
-    }
-    Ok(channels)
-}
-
-/// The leader's endpoint first: a lone client goes there, on every server alike.
-async fn leader_first(mut endpoints: Vec<String>) -> Result<Vec<String>> {
-    for place in 0..endpoints.len() {
-        let channel = Endpoint::from_shared(endpoints[place].clone())?.connect().await?;
-        let asked = MaintenanceClient::new(channel).status(StatusRequest::default()).await;
-        let status = asked?.into_inner();
-        if status.header.is_some_and(|header| header.member_id == status.leader) {
-            endpoints.rotate_left(place);
-            return Ok(endpoints);
-        }
-    }
-    bail!("no member of {endpoints:?} leads")
-}
-
-async fn revision(channel: &Channel) -> Result<i64> {
-    let request =
-        RangeRequest { key: Bytes::from_static(b"bench"), count_only: true, ..Default::default() };
-    let answer = client(channel.clone()).range(request).await?.into_inner();
-    Ok(answer.header.context("an answer without header")?.revision)
-}
-
 /// Writes every key once, so that each get finds one.
-pub(crate) async fn fill(endpoints: &[String], settings: &Settings) -> Result<()> {
-    const WORKERS: u64 = 64;
-    let channels = connect(endpoints, 2 * endpoints.len()).await?;
-    let filler = Arc::new(filler(settings.value));
-    let (keys, mut tasks) = (settings.keys, Vec::new());
+pub(crate) async fn fill(endpoints: &[String], count: u64, value: usize) -> Result<()> {
+    const WORKERS: u64 = 128;
+    let channels = connect::channels(endpoints, 2 * endpoints.len()).await?;
+    let filler = Arc::new(keys::filler(value));
+    let mut tasks = Vec::new();
     for worker in 0..WORKERS {
         let place = usize::try_from(worker)? % channels.len();
-        let (mut kv, filler) = (client(channels[place].clone()), filler.clone());
+        let (mut kv, filler) = (KvClient::new(channels[place].clone()), filler.clone());
         tasks.push(tokio::spawn(async move {
-            for number in (worker..keys).step_by(WORKERS as usize) {
-                let (key, value) = (key(number), value(number, &filler));
+            for number in (worker..count).step_by(WORKERS as usize) {
+                let key = keys::key(number);
+                let value = keys::with_filler(&key, &filler);
                 kv.put(PutRequest { key, value, ..PutRequest::default() }).await?;
             }
             anyhow::Ok(())
