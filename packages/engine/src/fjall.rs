@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use ::fjall::{Database, Error, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 use bytes::Bytes;
@@ -15,11 +16,16 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::mark::{self, Found, Mark, MarkFile};
 use crate::range::is_empty;
-use crate::wal::{Sealed, ascending, cut_tail};
+use crate::wal::{Sealed, ascending, cut_tail, sync_newest};
 use crate::{
     Batch, Engine, EngineError, KeyRange, Order, Pair, Pairs, Snapshot, StorageBackend, check_key,
     failed,
 };
+
+/// A sync that takes no longer than this may hold up writes …
+const SYNC_IS_SHORT: Duration = Duration::from_millis(5);
+/// … and until one is as short, so many are made ahead at most.
+const SYNCS_AHEAD: usize = 3;
 
 /// How much memory and disk the engine may take.
 #[derive(Debug, Clone)]
@@ -227,6 +233,22 @@ impl Fjall {
         translate(&self.dir, error)
     }
 
+    /// Syncs what was written so far without a lock. fjall holds its own while it syncs, which
+    /// holds up every write: this leaves it little to sync.
+    fn sync_ahead(&self) -> Result<(), EngineError> {
+        let io = |source| from_io(&self.dir, source);
+        let tables = self.dir.join("tables");
+        for _ in 0..SYNCS_AHEAD {
+            let begun = Instant::now();
+            self.db.persist(PersistMode::Buffer).map_err(|error| self.translate(error))?;
+            sync_newest(&tables).map_err(io)?;
+            if begun.elapsed() < SYNC_IS_SHORT {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Writes and shows a batch; the caller holds `writer`.
     fn commit(&self, batch: Batch) -> Result<(), EngineError> {
         let spaces = Arc::clone(&self.view().spaces);
@@ -388,6 +410,9 @@ impl StorageBackend for Fjall {
     }
 
     fn persist(&self) -> Result<(), EngineError> {
+        if self.written.load(Ordering::Acquire) {
+            self.sync_ahead()?;
+        }
         let mut writer = self.writer.lock();
         let (file, number) = &mut *writer;
         if !self.written.swap(false, Ordering::AcqRel) {

@@ -27,6 +27,19 @@ fn files(dir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found.into_iter().map(|(_, path)| path).collect())
 }
 
+/// Makes durable what the newest file holds by now, while others write to it.
+pub(crate) fn sync_newest(dir: &Path) -> io::Result<()> {
+    match files(dir)?.pop() {
+        Some(path) => match File::open(path) {
+            Ok(file) => file.sync_data(),
+            // It was sealed, which syncs it, and freed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        },
+        None => Ok(()),
+    }
+}
+
 /// The sealed files as they are before fjall opens them. They are kept open, since it may remove
 /// them at once.
 pub(crate) struct Sealed {
