@@ -100,7 +100,7 @@ pub struct Storage {
 
 impl Default for Storage {
     fn default() -> Self {
-        Self { quota_bytes: 8 << 30, persist_seconds: 5, cache_bytes: 64 << 20 }
+        Self { quota_bytes: 8 << 30, persist_seconds: 1, cache_bytes: 64 << 20 }
     }
 }
 

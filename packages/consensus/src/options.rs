@@ -105,10 +105,10 @@ impl Default for GroupOptions {
             max_in_flight: 64 << 20,
             max_reads: 65_536,
             request_timeout: Duration::from_secs(5),
-            persist_interval: Duration::from_secs(5),
-            persist_bytes: 64 << 20,
+            persist_interval: Duration::from_secs(1),
+            persist_bytes: 16 << 20,
             keep_entries: 10_000,
-            keep_bytes: 256 << 20,
+            keep_bytes: 64 << 20,
             promote_lag: 1_000,
         }
     }

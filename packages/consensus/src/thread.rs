@@ -1,7 +1,9 @@
 //! The one OS thread that drives a group's machine.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use openraft::EntryPayload;
@@ -31,10 +33,26 @@ enum Job<R> {
 }
 
 /// The handle to the thread. The thread ends when the last handle is gone.
+///
+/// A group of one member has its entries applied on the caller where that takes less than handing
+/// them over and back: nobody's heartbeats wait meanwhile.
 pub(crate) struct Thread<M: Machine> {
     jobs: Jobs<M::Response>,
+    driver: Arc<Mutex<Driver<M>>>,
+    /// So many more times the thread is used, because the machine was slow on the caller.
+    wary: Arc<AtomicU32>,
+    /// The machine is being made durable, which may hold up what it is given meanwhile.
+    persisting: Arc<AtomicBool>,
     ended: Arc<Mutex<Option<Running>>>,
 }
+
+/// The most requests, and bytes of them, that are applied on the caller.
+const BRIEF_REQUESTS: usize = 4;
+const BRIEF_BYTES: usize = 16 << 10;
+/// The machine is slow if they take longer …
+const SLOW: Duration = Duration::from_millis(1);
+/// … and then it is not tried for so many times.
+const WARY: u32 = 500;
 
 enum Jobs<R> {
     Thread(mpsc::SyncSender<Job<R>>),
@@ -58,7 +76,13 @@ impl<R> Clone for Jobs<R> {
 
 impl<M: Machine> Clone for Thread<M> {
     fn clone(&self) -> Self {
-        Self { jobs: self.jobs.clone(), ended: self.ended.clone() }
+        Self {
+            jobs: self.jobs.clone(),
+            driver: self.driver.clone(),
+            wary: self.wary.clone(),
+            persisting: self.persisting.clone(),
+            ended: self.ended.clone(),
+        }
     }
 }
 
@@ -91,30 +115,34 @@ impl<M: Machine> Thread<M> {
         }
         machine.persist()?()?;
         machine.members_changed(&members_of(position.members.membership()));
-        let mut driver = Driver { machine, identity, position: position.clone() };
+        let driver = Driver { machine, identity, position: position.clone() };
+        let driver = Arc::new(Mutex::new(driver));
+        let driven = driver.clone();
         // One job at a time is under way; the rest wait as futures.
         let (jobs, running) = if threads::in_place() {
             let (jobs, mut queue) = tokio::sync::mpsc::channel(QUEUE);
             let work = async move {
                 while let Some(job) = queue.recv().await {
-                    driver.work(job);
+                    driven.lock().work(job);
                 }
-                driver.end();
+                driven.lock().end();
             };
             (Jobs::Task(jobs), Running::Task(tokio::spawn(work)))
         } else {
             let (jobs, queue) = mpsc::sync_channel(QUEUE);
             let work = move || {
                 while let Ok(job) = queue.recv() {
-                    driver.work(job);
+                    driven.lock().work(job);
                 }
-                driver.end();
+                driven.lock().end();
             };
             let name = format!("apply-{:x}", identity.group);
             let thread = std::thread::Builder::new().name(name).spawn(work).map_err(Fatal::new)?;
             (Jobs::Thread(jobs), Running::Thread(thread))
         };
-        Ok((Self { jobs, ended: Arc::new(Mutex::new(Some(running))) }, position))
+        let ended = Arc::new(Mutex::new(Some(running)));
+        let (wary, persisting) = (Arc::default(), Arc::default());
+        Ok((Self { jobs, driver, wary, persisting, ended }, position))
     }
 
     async fn ask<T>(&self, job: impl FnOnce(Reply<T>) -> Job<M::Response>) -> Result<T, Fatal> {
@@ -129,6 +157,23 @@ impl<M: Machine> Thread<M> {
     }
 
     pub(crate) async fn apply(&self, entries: Vec<Entry>) -> Result<Answers<M::Response>, Fatal> {
+        if matches!(self.jobs, Jobs::Thread(_)) && is_brief(&entries) {
+            let wary = self.wary.load(Ordering::Relaxed);
+            // A lock that is taken means that the thread is at work.
+            if wary > 0 {
+                self.wary.store(wary - 1, Ordering::Relaxed);
+            } else if !self.persisting.load(Ordering::Relaxed)
+                && let Some(mut driver) = self.driver.try_lock()
+                && driver.is_alone()
+            {
+                let begun = Instant::now();
+                let answers = driver.apply(entries);
+                if begun.elapsed() > SLOW {
+                    self.wary.store(WARY, Ordering::Relaxed);
+                }
+                return answers;
+            }
+        }
         self.ask(|reply| Job::Apply(entries, reply)).await
     }
 
@@ -137,7 +182,15 @@ impl<M: Machine> Thread<M> {
     }
 
     pub(crate) async fn persist(&self) -> Result<(Position, Persist), Fatal> {
-        self.ask(Job::Persist).await
+        let (position, work) = self.ask(Job::Persist).await?;
+        let persisting = self.persisting.clone();
+        let work = move || {
+            persisting.store(true, Ordering::Relaxed);
+            let done = work();
+            persisting.store(false, Ordering::Relaxed);
+            done
+        };
+        Ok((position, Box::new(work)))
     }
 
     pub(crate) async fn install(&self, spool: Spool, part: Part) -> Result<Position, Fatal> {
@@ -146,8 +199,8 @@ impl<M: Machine> Thread<M> {
 
     /// Gives this handle back and waits for the end, which comes once all others are gone.
     pub(crate) async fn end(self) {
-        let Self { jobs, ended } = self;
-        drop(jobs);
+        let Self { jobs, driver, ended, .. } = self;
+        drop((jobs, driver));
         let running = ended.lock().take();
         let _ = match running {
             Some(Running::Thread(thread)) => {
@@ -157,6 +210,17 @@ impl<M: Machine> Thread<M> {
             None => Ok(()),
         };
     }
+}
+
+fn is_brief(entries: &[Entry]) -> bool {
+    let (mut requests, mut bytes) = (0, 0);
+    for entry in entries {
+        if let EntryPayload::Normal(proposal) = &entry.payload {
+            requests += proposal.requests.len();
+            bytes += proposal.bytes();
+        }
+    }
+    entries.len() <= BRIEF_REQUESTS && requests <= BRIEF_REQUESTS && bytes <= BRIEF_BYTES
 }
 
 pub(crate) struct Driver<M: Machine> {
@@ -183,6 +247,11 @@ impl<M: Machine> Driver<M> {
                 let _ = reply.send(self.install(&spool, part));
             }
         }
+    }
+
+    /// Whether the group has no other member.
+    fn is_alone(&self) -> bool {
+        self.position.members.membership().nodes().count() == 1
     }
 
     /// Only a convenience for the next start: what is not persisted is in the journal.
