@@ -48,17 +48,13 @@ pub(crate) struct Install {
     pub blessed: bool,
 }
 
-/// A rescue: ordered, then served to the boot loader, then met by the agent; the boot after that
-/// is normal again.
+/// A rescue. One that is not sticky is over when the agent of a rescue system has called, so that
+/// the boot after that is normal again. Whoever fetches the script changes nothing: scripts are for
+/// everybody to read, and a boot loader may ask many times.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct Rescue {
     /// Until the order `run`, instead of one boot.
     pub sticky: bool,
-    /// A boot loader got the script.
-    pub served: bool,
-    /// The agent asked.
-    pub met: bool,
 }
 
 /// A claim.
@@ -137,14 +133,13 @@ impl Registry {
             .is_some_and(|member| member.install_id.as_deref() == Some(self.install_id(node)))
     }
 
-    /// Whether the rescue system is what this boot is for. An agent is told so only if a boot
-    /// loader was: a system that runs from its disk goes on.
+    /// Whether the rescue system is what this boot is for. An agent knows that itself: a system
+    /// that runs from its disk goes on, and a rescue system stays one when its order is over.
     pub(crate) fn rescue(&self, node: &str, moment: Moment) -> bool {
-        let rescue = self.installs.get(node).and_then(|install| install.rescue.as_ref());
-        rescue.is_some_and(|rescue| match moment {
-            Moment::Boot => rescue.sticky || !rescue.met,
-            Moment::Agent => rescue.served,
-        })
+        match moment {
+            Moment::Boot => self.installs.get(node).is_some_and(|install| install.rescue.is_some()),
+            Moment::Agent { rescue } => rescue,
+        }
     }
 
     /// Why the node installs, for people.
@@ -156,27 +151,10 @@ impl Registry {
         }
     }
 
-    /// A boot loader asked for a script; true if the registry changed.
-    pub(crate) fn asked_to_boot(&mut self, node: &str) -> bool {
+    /// The agent of a rescue system called; true if the registry changed.
+    pub(crate) fn met_rescue(&mut self, node: &str) -> bool {
         let Some(install) = self.installs.get_mut(node) else { return false };
-        match &mut install.rescue {
-            Some(rescue) if rescue.met && !rescue.sticky => install.rescue = None,
-            Some(rescue) if !rescue.served => rescue.served = true,
-            _ => return false,
-        }
-        true
-    }
-
-    /// The agent asked who it is; true if the registry changed.
-    pub(crate) fn met_agent(&mut self, node: &str) -> bool {
-        let rescue = self.installs.get_mut(node).and_then(|install| install.rescue.as_mut());
-        match rescue {
-            Some(rescue) if rescue.served && !rescue.met => {
-                rescue.met = true;
-                true
-            }
-            _ => false,
-        }
+        install.rescue.take_if(|rescue| !rescue.sticky).is_some()
     }
 
     /// An agent is about to be told to install; true if the registry changed.

@@ -168,20 +168,16 @@ fn a_claim_needs_the_machine_and_the_current_install() {
 fn rescue_lasts_one_boot_unless_it_is_to_stay() {
     let mut registry = fresh();
     let boots = |registry: &Registry| registry.rescue("node01", Moment::Boot);
+    let agent = |rescue| Moment::Agent { rescue };
     order(&mut registry, "node01", NodeOrder::Rescue);
-    assert!(boots(&registry) && !registry.rescue("node01", Moment::Agent));
-    assert!(registry.asked_to_boot("node01"), "served");
-    assert!(!registry.asked_to_boot("node01"), "a loader that asks twice changes nothing");
-    assert!(boots(&registry) && registry.rescue("node01", Moment::Agent));
-    assert!(registry.met_agent("node01") && !registry.met_agent("node01"));
-    assert!(registry.rescue("node01", Moment::Agent), "the agent may start again");
-    assert!(registry.asked_to_boot("node01"), "the next boot");
-    assert!(!boots(&registry) && !registry.rescue("node01", Moment::Agent));
+    assert!(boots(&registry) && !registry.rescue("node01", agent(false)));
+    assert!(registry.met_rescue("node01") && !registry.met_rescue("node01"));
+    assert!(!boots(&registry), "the next boot");
+    assert!(registry.rescue("node01", agent(true)), "the agent may start again");
 
     registry.order(&three(), "node01", NodeOrder::Rescue, true).unwrap();
     for _ in 0..3 {
-        registry.asked_to_boot("node01");
-        registry.met_agent("node01");
+        assert!(!registry.met_rescue("node01"));
         assert!(boots(&registry));
     }
     join(&mut registry, "node01", "k1");

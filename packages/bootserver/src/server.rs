@@ -9,7 +9,7 @@ use fault::Fault;
 use prometheus::Registry;
 use rpc::{ClientAuth, Tls};
 use telemetry::{Gate, Health};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::boot::serve;
@@ -92,8 +92,10 @@ impl Running {
     /// Waits until everything has stopped, which one part's failure brings about.
     pub async fn wait(self) -> Result<(), Fault> {
         let mut result = Ok(());
-        for task in self.tasks {
-            match task.await {
+        // whichever ends first, not in their order: one that fails must stop the others
+        let mut tasks: JoinSet<_> = self.tasks.into_iter().collect();
+        while let Some(task) = tasks.join_next().await {
+            match task.and_then(|ended| ended) {
                 Ok(Ok(())) => {}
                 Ok(Err(fault)) => {
                     self.stop.cancel();
@@ -145,5 +147,34 @@ async fn save_reports(desk: &Arc<Desk>, state: &Gate) {
             tracing::error!(%fault, "reports cannot be saved");
             state.close(fault.what);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use fault::Kind;
+
+    use super::*;
+    use crate::codes;
+
+    #[tokio::test]
+    async fn one_parts_failure_ends_those_that_were_started_before() {
+        let stop = CancellationToken::new();
+        let goes_on = stop.clone();
+        let tasks = vec![
+            tokio::spawn(async move {
+                goes_on.cancelled().await;
+                Ok(())
+            }),
+            tokio::spawn(async {
+                Err(Fault::new(codes::INTERNAL, Kind::Internal, "it fails", ""))
+            }),
+        ];
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let running = Running { address: nowhere, boot: None, ops: nowhere, tasks, stop };
+        let ended = tokio::time::timeout(Duration::from_secs(60), running.wait()).await;
+        assert_eq!(ended.expect("it ends").unwrap_err().what, "it fails");
     }
 }

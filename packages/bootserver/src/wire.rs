@@ -297,6 +297,9 @@ pub struct IdentifyRequest {
     /// What it is.
     #[serde(default)]
     pub hardware: Hardware,
+    /// Its system was booted as a rescue, by the kernel's arguments.
+    #[serde(default)]
+    pub rescue: bool,
 }
 
 /// The answer to [`IdentifyRequest`].

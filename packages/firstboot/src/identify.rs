@@ -44,7 +44,8 @@ pub(crate) async fn ask(
     disks: Vec<DiskSeen>,
 ) -> Result<Known, Fault> {
     let hardware = hardware::seen(&settings.machine, disks);
-    let request = IdentifyRequest { identify: seen(settings), hardware };
+    let rescue = settings.mode == Mode::Systemd && kernel::is_rescue(&settings.machine);
+    let request = IdentifyRequest { identify: seen(settings), hardware, rescue };
     let Identified { node, cluster_id, inventory, order, reason, install_id, machine_id, .. } =
         server.identify(&request).await?;
     let sent = inventory;

@@ -91,8 +91,8 @@ impl Node {
         (plan, off.iter().map(|&step| (step, "this node is processes only".to_owned())).collect())
     }
 
-    /// Whether the operator only wants to get in. The kernel's arguments say so, or the boot
-    /// server to a machine that booted its disk.
+    /// Whether the operator only wants to get in. The kernel's arguments say so; a boot server that
+    /// says it without them is obeyed too, since a rescue touches nothing.
     pub(crate) fn is_rescue(&self) -> bool {
         let machine = self.settings.mode == Mode::Systemd;
         machine

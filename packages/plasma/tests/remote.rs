@@ -149,6 +149,7 @@ impl Cloud {
                 disks: disks.iter().map(seen).collect(),
                 ..Default::default()
             },
+            ..Default::default()
         };
         let url = format!("{}/v1/identify", self.base);
         self.runtime.block_on(self.nobody().post_json(&url, &request)).unwrap()

@@ -62,8 +62,11 @@ pub struct Choice {
 pub enum Moment {
     /// Before there is a kernel.
     Boot,
-    /// The agent.
-    Agent,
+    /// The agent; `rescue` is whether its system was booted as a rescue.
+    Agent {
+        /// By the kernel's arguments.
+        rescue: bool,
+    },
 }
 
 /// What is known beside what the machine says.

@@ -36,7 +36,7 @@ fn world(row: Row, mac: &str, serial: Option<&str>, uuid: Option<&str>, arch: &s
         registry: &registry,
         known: &known,
         no_images: row.no_images.then_some("there is no manifest"),
-        moment: if row.agent { Moment::Agent } else { Moment::Boot },
+        moment: if row.agent { Moment::Agent { rescue: false } } else { Moment::Boot },
     };
     let asking = Asking {
         macs: Mac::parse(mac).into_iter().collect(),

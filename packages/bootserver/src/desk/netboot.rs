@@ -42,15 +42,6 @@ impl Desk {
     /// `GET /boot/script`
     pub(crate) async fn script(self: &Arc<Self>, asking: Asking, from: IpAddr) -> String {
         let fit = find(&self.inventory, &asking);
-        if let Fit::Node(node) = &fit {
-            let node = node.clone();
-            let name = node.clone();
-            let changed = self.note(move |registry| registry.asked_to_boot(&name));
-            if let Err(fault) = changed.await {
-                // the decision below stands on what is on disk: a rescue is served once more
-                tracing::error!(node, %fault, "a rescue that was served cannot be noted");
-            }
-        }
         self.note_machine(&asking, from, &fit, None);
         let manifest = self.manifest().await;
         let choice = {
@@ -144,7 +135,8 @@ impl Desk {
         let (mut choice, install_id) = {
             let registry = self.registry.lock().await;
             // a machine that runs already has its image
-            let choice = self.decide_for(&registry, &asking, None, Moment::Agent);
+            let moment = Moment::Agent { rescue: request.rescue };
+            let choice = self.decide_for(&registry, &asking, None, moment);
             let id = choice.node.as_deref().map(|node| registry.install_id(node).to_owned());
             (choice, id.unwrap_or_default())
         };
@@ -175,7 +167,7 @@ impl Desk {
         }
         if choice.decision == Decision::Rescue {
             let name = node.clone();
-            self.note(move |registry| registry.met_agent(&name)).await?;
+            self.note(move |registry| registry.met_rescue(&name)).await?;
         }
         let order = match choice.decision {
             Decision::Install => wire::Order::Install,
@@ -241,7 +233,7 @@ impl Desk {
         let name = &request.node;
         self.inventory.node(name)?;
         let asking = Asking::of(&request.identify, None);
-        let choice = self.decide_for(registry, &asking, None, Moment::Agent);
+        let choice = self.decide_for(registry, &asking, None, Moment::Agent { rescue: false });
         let again = registry.is_enrolled_with(name, &request.public_key);
         if choice.node.as_ref() == Some(name) && (again || choice.decision == Decision::Install) {
             return Ok(());

@@ -169,7 +169,7 @@ impl Machine {
             nics: vec![nic],
             ..Hardware::default()
         };
-        wire::IdentifyRequest { identify: self.identify(), hardware }
+        wire::IdentifyRequest { identify: self.identify(), hardware, rescue: false }
     }
 
     pub(crate) fn claim(&self, install_id: &str) -> wire::ClaimRequest {

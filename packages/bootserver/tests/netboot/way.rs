@@ -71,8 +71,16 @@ async fn orders_change_what_the_machine_is_told_and_are_explained() {
 
     operator.order("node01", NodeOrder::Rescue, false).await.unwrap();
     assert_eq!(cloud.identify(&anew).await.unwrap().order, Order::Run, "the disk's system goes on");
-    assert!(cloud.script(&anew).await.contains("plasma.rescue=1"));
-    assert_eq!(cloud.identify(&anew).await.unwrap().order, Order::Rescue);
+    for _ in 0..3 {
+        // whoever asks for the script: it is the machine's own system that uses the order up
+        assert!(cloud.script(&anew).await.contains("plasma.rescue=1"));
+    }
+    assert_eq!(cloud.identify(&anew).await.unwrap().order, Order::Run, "still the disk's");
+    let rescue = wire::IdentifyRequest { rescue: true, ..anew.asks() };
+    for _ in 0..2 {
+        let told: wire::Identified = cloud.post("/v1/identify", &rescue).await.unwrap();
+        assert_eq!(told.order, Order::Rescue);
+    }
     assert!(cloud.script(&anew).await.contains("localdisk"), "once");
 
     let unknown = operator.order("node09", NodeOrder::Install, false).await;
