@@ -1,37 +1,45 @@
 //! Blank machines boot from the network and become a cluster. Runs with every test run.
 
+#[path = "world/ssh.rs"]
+mod ssh;
 mod world;
 
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use lab::{Firmware, Lab, joined};
+use ssh::{said, ssh};
 use world::{PATIENCE, test};
 
 /// The operator gets in everywhere, by the key in the inventory, and by no other host key than the
-/// one that was enrolled.
+/// one that was enrolled. Nobody else gets in, and sshd takes nothing but keys.
 async fn log_in(lab: &Lab) -> Result<()> {
     let status = lab.server.status().await?;
-    for name in lab.machines.iter().map(|machine| &machine.spec.name) {
+    for machine in &lab.machines {
+        let name = &machine.spec.name;
         let node = status.nodes.get(name).context("no such node")?;
         let host_key = node.host_key.as_ref().context("it enrolled without a host key")?;
-        let known = lab.dir().join("known_hosts");
-        std::fs::write(&known, format!("{} {host_key}\n", node.address))?;
-        let options = [
-            format!("UserKnownHostsFile={}", known.display()),
-            "StrictHostKeyChecking=yes".to_owned(),
-            "BatchMode=yes".to_owned(),
-            "IdentitiesOnly=yes".to_owned(),
-            "ConnectTimeout=60".to_owned(),
-        ];
-        let mut ssh = Command::new("ssh");
-        ssh.args(["-F", "none", "-i"]).arg(lab.dir().join("ssh_key"));
-        ssh.args(options.iter().flat_map(|option| ["-o", option]));
-        let out = ssh.args(["-l", "root", &node.address, "cat /proc/sys/kernel/hostname"]).output();
-        let out = out.context("run ssh: install openssh-client")?;
-        let said = String::from_utf8_lossy(&out.stderr);
-        ensure!(out.status.success(), "{name} lets nobody in: {said}");
-        ensure!(String::from_utf8_lossy(&out.stdout).trim() == name, "{name} is somebody else");
+        let log_in = |key: &str, command: &str| {
+            let key = lab.dir().join(key);
+            ssh(lab, &node.address, &key, Some(host_key), command)
+        };
+        let out = log_in("ssh_key", "cat /proc/sys/kernel/hostname")?;
+        let hostname = said(&out).with_context(|| format!("{name} lets nobody in"))?;
+        ensure!(hostname == *name, "{name} is {hostname}");
+        make_key(lab, "strangers_key")?;
+        let out = log_in("strangers_key", "true")?;
+        let errors = String::from_utf8_lossy(&out.stderr);
+        ensure!(!out.status.success(), "{name} lets a stranger in");
+        ensure!(errors.contains("Permission denied (publickey)."), "{name} takes more: {errors}");
+    }
+    Ok(())
+}
+
+fn make_key(lab: &Lab, name: &str) -> Result<()> {
+    let key = lab.dir().join(name);
+    if !key.exists() {
+        let mut ssh_keygen = Command::new("ssh-keygen");
+        said(&ssh_keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key).output()?)?;
     }
     Ok(())
 }

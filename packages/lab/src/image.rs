@@ -7,7 +7,11 @@ use std::process::Command;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
+use fault::{Fault, Kind};
+use serde_json::Value;
 use testkit::binary;
+
+use crate::codes;
 
 /// An image, which no other lab removes while this lives.
 #[derive(Debug)]
@@ -18,12 +22,30 @@ pub struct Image {
     _served: File,
 }
 
+impl Image {
+    /// Its files and their sizes in bytes, by its manifest.
+    pub fn files(&self) -> Result<Vec<(String, u64)>> {
+        let text = fs::read(self.dir.join("manifest.json")).context("the image has no manifest")?;
+        let manifest: Value = serde_json::from_slice(&text)?;
+        let files = manifest["files"].as_object().context("the manifest lists no files")?;
+        let bytes = |file: &Value| file["bytes"].as_u64().context("a file has no size");
+        files.iter().map(|(name, file)| Ok((name.clone(), bytes(file)?))).collect()
+    }
+}
+
 /// What makes an image, from the project's folder.
 const BUILD: &str = "netboot/lab/build";
 
 /// The image of these binaries; it is made by `netboot/lab/build` when it is not there, while other
 /// labs wait.
 pub fn image(bins: Option<&Path>) -> Result<Image> {
+    make(bins).map_err(|error| {
+        let hint = "it needs root, Debian's package sources and netboot/lab beside it";
+        Fault::new(codes::IMAGE, Kind::Unavailable, format!("{error:#}"), hint).into()
+    })
+}
+
+fn make(bins: Option<&Path>) -> Result<Image> {
     let bins = match bins {
         Some(dir) => dir.to_owned(),
         None => binary("firstboot")?.parent().context("a folder of binaries")?.to_owned(),

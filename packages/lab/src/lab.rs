@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use bootserver::wire::NodeStatus;
 use chainfire_client::{Client, Member};
+use fault::{Fault, Kind};
 use rpc::Tls;
 use serde_json::{Value, json};
 use testkit::binary;
 
+use crate::codes;
 use crate::disk::Disk;
 use crate::foreign::ForeignDhcp;
 use crate::machine::{Accel, Firmware, Machine, Spec};
@@ -175,10 +177,10 @@ impl Lab {
                     Err(error) => format!("{error:#}"),
                 };
                 let said = machine.console.tail(40);
-                return Err(anyhow!(
-                    "{node} after {:?}: waited for: {what}; last seen: {seen}\n--- its console:\n{said}",
+                return Err(late(format!(
+                    "{node} after {:?}: waited for: {what}; last seen: {seen}\n--- its console:\n{said}\n---",
                     begun.elapsed()
-                ));
+                )));
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
@@ -207,11 +209,11 @@ impl Lab {
                 return Ok(());
             }
             if begun.elapsed() > deadline {
-                bail!(
-                    "{} has not said {words:?} in {deadline:?}:\n{}",
+                return Err(late(format!(
+                    "{} has not said {words:?} in {deadline:?}:\n{}\n---",
                     name(number),
                     console.tail(40)
-                );
+                )));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -228,6 +230,13 @@ impl Lab {
     /// The proof that a cluster has formed: `count` voting members, and a key that is written and
     /// read back over the quorum.
     pub async fn prove(&self, count: usize) -> Result<Vec<Member>> {
+        self.try_cluster(count).await.map_err(|error| {
+            let hint = "look at the nodes' consoles, and at the boot server's log";
+            Fault::new(codes::NO_CLUSTER, Kind::Internal, format!("{error:#}"), hint).into()
+        })
+    }
+
+    async fn try_cluster(&self, count: usize) -> Result<Vec<Member>> {
         let client = self.client()?;
         let members = client.members().await.context("list the members")?;
         let voters = members.iter().filter(|member| !member.learner).count();
@@ -255,6 +264,17 @@ pub fn joined(status: &NodeStatus, machine: &Machine) -> bool {
             && report.progress.step == "bless"
             && report.progress.state == "done"
     })
+}
+
+/// What did not come in time.
+pub(crate) fn late(what: String) -> anyhow::Error {
+    let hint = "look whether the host is busy; consoles and logs are in the lab's folder";
+    Fault::new(codes::NOT_IN_TIME, Kind::Deadline, what, hint).into()
+}
+
+/// A program that this host lacks, or that fails.
+fn program(what: String, hint: &str) -> anyhow::Error {
+    Fault::new(codes::PROGRAM, Kind::Precondition, what, hint).into()
 }
 
 /// The name of a node by its place.
@@ -316,9 +336,10 @@ fn ssh_key(dir: &Path) -> Result<String> {
             .args(["-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f"])
             .arg(&key)
             .output()
-            .context("run ssh-keygen: install openssh-client")?;
+            .map_err(|e| program(format!("run ssh-keygen: {e}"), "install openssh-client"))?;
         if !out.status.success() {
-            bail!("ssh-keygen: {}", String::from_utf8_lossy(&out.stderr).trim());
+            let said = String::from_utf8_lossy(&out.stderr);
+            return Err(program(format!("ssh-keygen: {}", said.trim()), ""));
         }
     }
     Ok(fs::read_to_string(key.with_extension("pub"))?.trim().to_owned())

@@ -6,12 +6,13 @@
 //! and inventory.
 //!
 //! What must stay true: however a lab's process ends, no machine, boot server or namespace of it
-//! stays (see [`netns`]). Absent on purpose: a way to put anything onto a machine's disk but booting
-//! it.
+//! stays (see [`netns`]). A lab that fails says one of [`codes`]. Absent on purpose: a way to put
+//! anything onto a machine's disk but booting it.
 
 #![forbid(unsafe_code)]
 
 mod accel;
+pub mod codes;
 pub mod console;
 pub mod disk;
 pub mod foreign;

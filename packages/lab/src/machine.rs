@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use fault::{Fault, Kind};
 use testkit::Process;
 
+use crate::codes;
 use crate::console::Console;
 use crate::disk::Disk;
 use crate::qmp;
@@ -103,7 +105,11 @@ impl Machine {
         self.powered = Instant::now();
         self.powered_unix = unix_millis();
         let log = self.dir.join("qemu.log");
-        self.running = Some(Process::spawn(&self.spec.name, command, &log)?);
+        let running = Process::spawn(&self.spec.name, command, &log).map_err(|error| {
+            let hint = "install qemu-system-x86 and util-linux";
+            Fault::new(codes::MACHINE, Kind::Unavailable, format!("{error:#}"), hint)
+        })?;
+        self.running = Some(running);
         Ok(())
     }
 
@@ -153,7 +159,8 @@ impl Machine {
     pub fn check(&mut self) -> Result<()> {
         if self.running.is_some() && !self.is_on() {
             let log = fs::read_to_string(self.dir.join("qemu.log")).unwrap_or_default();
-            bail!("{} went off by itself: {}", self.spec.name, log.trim());
+            let what = format!("{} went off by itself: {}", self.spec.name, log.trim());
+            return Err(Fault::new(codes::MACHINE, Kind::Internal, what, "").into());
         }
         Ok(())
     }

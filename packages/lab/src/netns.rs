@@ -10,9 +10,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use fault::{Fault, Kind};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::codes;
 
 const PREFIX: &str = "plasma-lab-";
 const LOCKS: &str = "/run/plasma-lab";
@@ -158,11 +161,18 @@ fn is_dead(pid: i32) -> bool {
 }
 
 fn ip(args: &[&str]) -> Result<()> {
-    let out = Command::new("ip").args(args).output().context("run ip: install iproute2")?;
-    if !out.status.success() {
-        bail!("ip {}: {}", args.join(" "), String::from_utf8_lossy(&out.stderr).trim());
+    let out = Command::new("ip").args(args).output();
+    let out = out.map_err(|error| network(format!("run ip: {error}"), "install iproute2"))?;
+    if out.status.success() {
+        return Ok(());
     }
-    Ok(())
+    let said = String::from_utf8_lossy(&out.stderr);
+    let what = format!("ip {}: {}", args.join(" "), said.trim());
+    Err(network(what, "a network namespace needs root and a kernel with bridges and tap devices"))
+}
+
+fn network(what: String, hint: &str) -> anyhow::Error {
+    Fault::new(codes::NETWORK, Kind::Unavailable, what, hint).into()
 }
 
 /// Why no network can be made here; none when one can.

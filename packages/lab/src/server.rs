@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use bootserver::client::Operator;
 use bootserver::wire::Status;
+use fault::{Fault, Kind};
 use identity::TlsFiles;
 use testkit::Process;
 
+use crate::codes;
 use crate::netns::BRIDGE;
 
 /// Where nodes and operators call it.
@@ -108,7 +110,10 @@ impl BootServer {
         while let Err(error) = self.status().await {
             self.check()?;
             if begun.elapsed() > PATIENCE {
-                return Err(error.context("the boot server does not answer"));
+                return Err(fault(
+                    format!("the boot server does not answer: {error:#}"),
+                    &self.log(),
+                ));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -123,7 +128,8 @@ impl BootServer {
             let log = fs::read_to_string(process.log()).unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();
             let last = lines.get(lines.len().saturating_sub(10)..).unwrap_or_default();
-            bail!("the boot server ended with {status}:\n{}", last.join("\n"));
+            let what = format!("the boot server ended with {status}:\n{}\n---", last.join("\n"));
+            return Err(fault(what, &self.log()));
         }
         Ok(())
     }
@@ -181,4 +187,9 @@ impl BootServer {
         }
         Ok(text)
     }
+}
+
+fn fault(what: String, log: &Path) -> anyhow::Error {
+    let hint = format!("its log is {}", log.display());
+    Fault::new(codes::BOOT_SERVER, Kind::Unavailable, what, hint).into()
 }

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use fault::Fault;
 
-use crate::lab::{Lab, Options, joined, name};
+use crate::lab::{Lab, Options, joined, late, name};
 use crate::machine::{Accel, Firmware};
 use crate::timing::{Times, all_joined, table, times};
 use crate::{accel, image};
@@ -68,6 +69,7 @@ pub fn up(args: &UpArgs) -> Result<()> {
     let bins = args.bin.clone().map(std::path::absolute).transpose()?;
     eprintln!("making the image (cached by its inputs)");
     let image = image::image(bins.as_deref())?;
+    eprintln!("{}", sizes(&image.files()?));
     let accel = match args.accel {
         AccelArg::Auto => accel(&image.dir.join("vmlinuz")),
         AccelArg::Tcg => Accel::Tcg,
@@ -109,11 +111,12 @@ pub fn up(args: &UpArgs) -> Result<()> {
             columns.extend(joined.into_iter().map(|times| ("one alone".to_owned(), times)));
         }
     }
-    if args.keep {
-        // nothing is removed, whatever happens next
+    let done = on_its_own_thread(|| run(&options, args.keep));
+    // what failed is looked into: consoles and logs stay
+    if args.keep || done.as_ref().is_err_and(|error| error.is::<Fault>()) {
         let _ = temporary.keep();
     }
-    let all = on_its_own_thread(|| run(&options, args.keep))?;
+    let all = done?;
     let together = all_joined(&all);
     columns.extend(all.into_iter().map(|times| (times.node.clone(), times)));
     println!("\n{}", table(&columns, bare));
@@ -123,6 +126,15 @@ pub fn up(args: &UpArgs) -> Result<()> {
         println!("{count} machines together / one alone: {ratio:.2} (on {cores} cores)");
     }
     Ok(())
+}
+
+/// How much a machine fetches.
+fn sizes(files: &[(String, u64)]) -> String {
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let each: Vec<String> =
+        files.iter().map(|(name, bytes)| format!("{name} {:.1}", mib(*bytes))).collect();
+    let together = mib(files.iter().map(|(_, bytes)| bytes).sum());
+    format!("image: {together:.1} MiB ({})", each.join(", "))
 }
 
 /// A lab takes its thread into its network; the next lab gets a thread that is still outside.
@@ -176,10 +188,8 @@ async fn watch(lab: &mut Lab) -> Result<Vec<Times>> {
     let mut done: BTreeMap<String, Times> = BTreeMap::new();
     while done.len() < lab.machines.len() {
         if begun.elapsed() > PATIENCE {
-            bail!(
-                "not all have joined after {PATIENCE:?}; consoles are in {}",
-                lab.dir().display()
-            );
+            let dir = lab.dir().display();
+            return Err(late(format!("not all have joined after {PATIENCE:?}, in {dir}")));
         }
         lab.look()?;
         let status = lab.server.status().await.context("ask the boot server")?;
@@ -235,6 +245,12 @@ fn bare_boot(options: &Options, dir: &std::path::Path) -> Result<Times> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_image_is_told_by_its_parts() {
+        let files = [("initrd".to_owned(), 3 << 19), ("vmlinuz".to_owned(), 8 << 20)];
+        assert_eq!(sizes(&files), "image: 9.5 MiB (initrd 1.5, vmlinuz 8.0)");
+    }
 
     #[test]
     fn the_invitation_names_a_machine_that_is_there() {
