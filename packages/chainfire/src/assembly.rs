@@ -19,8 +19,8 @@ use crate::codes;
 use crate::follow::{self, Gates};
 use crate::joining::Urls;
 use crate::server::{
-    Gauges, Headers, Hub, Lessor, Metrics, Node, Peers, QueueLimits, Services, Sessions, feed,
-    promote_learners,
+    Gauges, Headers, Hub, Lessor, Metrics, Node, Passwords, Peers, QueueLimits, Services, Sessions,
+    feed, promote_learners,
 };
 use crate::settings::Settings;
 use crate::store::{Reader, Store};
@@ -79,6 +79,8 @@ impl Ground {
             quorum: has_quorum.clone(),
             full: AtomicBool::new(false),
             metrics: Metrics::new(&registry).map_err(twice)?,
+            passwords: Passwords::new(settings.auth.bcrypt_cost),
+            token_seconds: settings.auth.token_seconds,
             stop: stop.clone(),
         });
         let changes = reader.subscribe();

@@ -35,6 +35,13 @@ pub const INTERNAL: Code = Code("CF-1015");
 /// Gossip is off on this member.
 pub const NO_GOSSIP: Code = Code("CF-1016");
 
+/// The caller has not said who they are, or is not believed.
+pub const UNAUTHENTICATED: Code = Code("CF-1017");
+/// The user may not do this.
+pub const FORBIDDEN: Code = Code("CF-1018");
+/// Users and roles cannot be changed in this way.
+pub const USERS: Code = Code("CF-1019");
+
 /// Nobody leads.
 pub const NO_LEADER: Code = Code("CF-2001");
 /// The call must go to the leader, and this node is it no longer.

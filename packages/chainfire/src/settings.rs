@@ -55,6 +55,9 @@ pub struct Settings {
     /// Limits on requests.
     #[serde(default)]
     pub limits: Limits,
+    /// Passwords and tokens.
+    #[serde(default)]
+    pub auth: Auth,
 }
 
 /// What to do when the data folder is empty.
@@ -151,6 +154,22 @@ impl Default for Limits {
     }
 }
 
+/// Passwords and tokens, once authentication is enabled.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Auth {
+    /// How long a token is good.
+    pub token_seconds: u64,
+    /// How slow bcrypt is: each step doubles the time of a login.
+    pub bcrypt_cost: u32,
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self { token_seconds: 3600, bcrypt_cost: 10 }
+    }
+}
+
 impl Settings {
     /// Refuses what cannot work, before anything is touched.
     pub fn check(&self) -> Result<(), Fault> {
@@ -210,6 +229,12 @@ impl Settings {
         }
         if !(1..=100_000).contains(&limits.txn_ops) {
             return refuse("limits.txn_ops is out of range", "1 to 100000");
+        }
+        if !(10..=30 * 86_400).contains(&self.auth.token_seconds) {
+            return refuse("auth.token_seconds is out of range", "10 to 2592000 (30 days)");
+        }
+        if !(4..=16).contains(&self.auth.bcrypt_cost) {
+            return refuse("auth.bcrypt_cost is out of range", "4 to 16");
         }
         let seconds = [
             limits.request_seconds,
@@ -282,6 +307,8 @@ mod tests {
             ("https://127", "http://127", "does not begin with https://"),
             ("[ops]", "[raft]\nelection_ms = 100\n[ops]", "do not fit"),
             ("[ops]", "[limits]\ntxn_ops = 0\n[ops]", "txn_ops"),
+            ("[ops]", "[auth]\ntoken_seconds = 1\n[ops]", "token_seconds"),
+            ("[ops]", "[auth]\nbcrypt_cost = 31\n[ops]", "bcrypt_cost"),
             ("[ops]", "[limits]\nrequest_bytes = 16777217\n[ops]", "to 16777216"),
             ("[ops]", "[limits]\nrequest_bytes = 1023\n[ops]", "request_bytes"),
             ("[ops]", "[limits]\nprogress_seconds = 0\n[ops]", "seconds"),

@@ -95,6 +95,14 @@ pub fn spiffe_of_cert_der(der: &[u8]) -> Option<SpiffeId> {
     uris.next().is_none().then_some(id)
 }
 
+/// The common name of a certificate's subject, if it has exactly one.
+pub fn common_name_of_cert_der(der: &[u8]) -> Option<String> {
+    let (_, cert) = X509Certificate::from_der(der).ok()?;
+    let mut names = cert.subject().iter_common_name();
+    let name = names.next()?.as_str().ok()?.to_owned();
+    names.next().is_none().then_some(name)
+}
+
 /// SHA-256 of a certificate's public key (its SubjectPublicKeyInfo), in hex.
 pub fn public_key_hash_of_cert_der(der: &[u8]) -> Option<String> {
     let (_, cert) = X509Certificate::from_der(der).ok()?;

@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 
 pub use authority::{Authority, BACKDATE, CA_TTL, LEAF_TTL};
 pub use certificate::{
-    CertInfo, San, describe_cert, describe_cert_der, public_key_hash_of_cert_der,
-    spiffe_of_cert_der,
+    CertInfo, San, common_name_of_cert_der, describe_cert, describe_cert_der,
+    public_key_hash_of_cert_der, spiffe_of_cert_der,
 };
 pub use error::IdentityError;
 pub use file::write_file;

@@ -16,6 +16,8 @@ pub struct Peer {
     /// The id in the certificate that the handshake verified; none on plaintext, without a
     /// certificate, and for a certificate that carries no id of ours.
     pub id: Option<SpiffeId>,
+    /// The common name in that certificate, whoever the cluster's CA gave it to.
+    pub common_name: Option<Arc<str>>,
     /// Where the connection comes from.
     pub addr: SocketAddr,
     /// SHA-256 of the caller's public key, in hex.
@@ -25,7 +27,7 @@ pub struct Peer {
 impl Peer {
     /// A caller without a certificate.
     pub fn unknown(addr: SocketAddr) -> Self {
-        Self { id: None, addr, key_hash: None }
+        Self { id: None, common_name: None, addr, key_hash: None }
     }
 
     /// The caller of a request, from its extensions.
@@ -38,6 +40,7 @@ impl Peer {
         let leaf = chain.and_then(<[_]>::first);
         Self {
             id: leaf.and_then(|der| identity::spiffe_of_cert_der(der)),
+            common_name: leaf.and_then(|der| identity::common_name_of_cert_der(der)).map(Arc::from),
             addr,
             key_hash: leaf
                 .and_then(|der| identity::public_key_hash_of_cert_der(der))

@@ -2,7 +2,10 @@
 /// One request in the log. The numbers are on disk: never reuse one.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Command {
-    #[prost(oneof = "command::Request", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    /// Who asks. Absent: nobody, which is what everybody is while authentication is off.
+    #[prost(message, optional, tag = "15")]
+    pub principal: ::core::option::Option<Principal>,
+    #[prost(oneof = "command::Request", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
     pub request: ::core::option::Option<command::Request>,
 }
 /// Nested message and enum types in `Command`.
@@ -31,7 +34,89 @@ pub mod command {
         LessorClaim(super::LessorClaim),
         #[prost(message, tag = "11")]
         Range(super::super::super::super::etcdserverpb::RangeRequest),
+        #[prost(message, tag = "12")]
+        Auth(super::AuthChange),
     }
+}
+/// A user, as the member that took the request knew it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Principal {
+    #[prost(string, tag = "1")]
+    pub user: ::prost::alloc::string::String,
+    /// Of the token, or of the store when a certificate was taken for the user. Refused when the user's
+    /// credentials are newer.
+    #[prost(uint64, tag = "2")]
+    pub auth_revision: u64,
+}
+/// A change of users, roles, or whether they count. Passwords are hashed: no field holds one.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AuthChange {
+    #[prost(oneof = "auth_change::Change", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    pub change: ::core::option::Option<auth_change::Change>,
+}
+/// Nested message and enum types in `AuthChange`.
+pub mod auth_change {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Change {
+        #[prost(message, tag = "1")]
+        Enable(super::AuthEnable),
+        #[prost(message, tag = "2")]
+        Disable(super::super::super::super::etcdserverpb::AuthDisableRequest),
+        #[prost(message, tag = "3")]
+        UserAdd(super::super::super::super::etcdserverpb::AuthUserAddRequest),
+        #[prost(message, tag = "4")]
+        UserDelete(super::super::super::super::etcdserverpb::AuthUserDeleteRequest),
+        #[prost(message, tag = "5")]
+        UserChangePassword(
+            super::super::super::super::etcdserverpb::AuthUserChangePasswordRequest,
+        ),
+        #[prost(message, tag = "6")]
+        UserGrantRole(
+            super::super::super::super::etcdserverpb::AuthUserGrantRoleRequest,
+        ),
+        #[prost(message, tag = "7")]
+        UserRevokeRole(
+            super::super::super::super::etcdserverpb::AuthUserRevokeRoleRequest,
+        ),
+        #[prost(message, tag = "8")]
+        RoleAdd(super::super::super::super::etcdserverpb::AuthRoleAddRequest),
+        #[prost(message, tag = "9")]
+        RoleDelete(super::super::super::super::etcdserverpb::AuthRoleDeleteRequest),
+        #[prost(message, tag = "10")]
+        RoleGrantPermission(
+            super::super::super::super::etcdserverpb::AuthRoleGrantPermissionRequest,
+        ),
+        #[prost(message, tag = "11")]
+        RoleRevokePermission(
+            super::super::super::super::etcdserverpb::AuthRoleRevokePermissionRequest,
+        ),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AuthEnable {
+    /// Signs tokens from here on; chosen by the proposer.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub token_key: ::prost::bytes::Bytes,
+}
+/// Kept in the store.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AuthState {
+    #[prost(bool, tag = "1")]
+    pub enabled: bool,
+    #[prost(uint64, tag = "2")]
+    pub revision: u64,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub token_key: ::prost::bytes::Bytes,
+}
+/// Kept in the store.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AuthUser {
+    #[prost(message, optional, tag = "1")]
+    pub user: ::core::option::Option<super::super::super::authpb::User>,
+    /// The revision of auth at which password or existence last changed: what was proved before then
+    /// counts no longer.
+    #[prost(uint64, tag = "2")]
+    pub since: u64,
 }
 /// Revokes leases whose time is over; unknown ones are no error.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -83,6 +83,7 @@ impl Cluster for ClusterService {
     ) -> Result<Response<MemberAddResponse>, Status> {
         let node = &self.0;
         node.demand_leader(request.metadata())?;
+        node.allow_root(&node.caller(&request).await?).await?;
         let request = request.into_inner();
         node.barrier().await?;
         node.check_urls(&request.peer_ur_ls, None)?;
@@ -113,6 +114,7 @@ impl Cluster for ClusterService {
     ) -> Result<Response<MemberRemoveResponse>, Status> {
         let node = &self.0;
         node.demand_leader(request.metadata())?;
+        node.allow_root(&node.caller(&request).await?).await?;
         node.barrier().await?;
         let id = node.member(request.into_inner().id)?.id;
         node.group.remove(id).await.map_err(refusal::membership)?;
@@ -126,6 +128,7 @@ impl Cluster for ClusterService {
     ) -> Result<Response<MemberUpdateResponse>, Status> {
         let node = &self.0;
         node.demand_leader(request.metadata())?;
+        node.allow_root(&node.caller(&request).await?).await?;
         let request = request.into_inner();
         node.barrier().await?;
         let member = node.member(request.id)?;
@@ -155,6 +158,7 @@ impl Cluster for ClusterService {
     ) -> Result<Response<MemberPromoteResponse>, Status> {
         let node = &self.0;
         node.demand_leader(request.metadata())?;
+        node.allow_root(&node.caller(&request).await?).await?;
         let (metadata, _, request) = request.into_parts();
         // Only the leader knows how far the learner is.
         if let Leader::There(channel) = node.leader(&metadata).await? {

@@ -35,9 +35,9 @@ impl Election for ElectionService {
         &self,
         request: Request<CampaignRequest>,
     ) -> Result<Response<CampaignResponse>, Status> {
-        self.0.node.demand_leader(request.metadata())?;
+        let turns = self.0.of(&request).await?;
         let CampaignRequest { name, lease, value } = request.into_inner();
-        let (Place { key, rev, lease }, header) = self.0.take(&name, lease, value).await?;
+        let (Place { key, rev, lease }, header) = turns.take(&name, lease, value).await?;
         let leader = Some(LeaderKey { name, key, rev, lease });
         Ok(Response::new(CampaignResponse { header, leader }))
     }
@@ -46,12 +46,12 @@ impl Election for ElectionService {
         &self,
         request: Request<ProclaimRequest>,
     ) -> Result<Response<ProclaimResponse>, Status> {
-        self.0.node.demand_leader(request.metadata())?;
+        let turns = self.0.of(&request).await?;
         let ProclaimRequest { leader: key, value } = request.into_inner();
         let LeaderKey { key, rev, lease, .. } = leader(key)?;
         self.0.node.demand_room()?;
         let put = PutRequest { key: key.clone(), value, lease, ..Default::default() };
-        match self.0.write(&key, rev, Op::RequestPut(put)).await? {
+        match turns.write(&key, rev, Op::RequestPut(put)).await? {
             (true, header) => Ok(Response::new(ProclaimResponse { header })),
             (false, _) => Err(Status::from(&refusal::NOT_ELECTED)),
         }
@@ -61,8 +61,8 @@ impl Election for ElectionService {
         &self,
         request: Request<LeaderRequest>,
     ) -> Result<Response<LeaderResponse>, Status> {
-        self.0.node.demand_leader(request.metadata())?;
-        let holder = self.0.holder(&request.into_inner().name).await?;
+        let turns = self.0.of(&request).await?;
+        let holder = turns.holder(&request.into_inner().name).await?;
         let header = holder.header;
         match holder.kvs.into_iter().next() {
             Some(kv) => Ok(Response::new(LeaderResponse { header, kv: Some(kv) })),
@@ -76,9 +76,8 @@ impl Election for ElectionService {
         &self,
         request: Request<LeaderRequest>,
     ) -> Result<Response<Self::ObserveStream>, Status> {
-        self.0.node.demand_leader(request.metadata())?;
+        let turns = self.0.of(&request).await?;
         let name = request.into_inner().name;
-        let turns = self.0.clone();
         let (tell, told) = mpsc::channel(OBSERVED);
         tokio::spawn(async move {
             let done = tell.clone();
@@ -98,10 +97,10 @@ impl Election for ElectionService {
         &self,
         request: Request<ResignRequest>,
     ) -> Result<Response<ResignResponse>, Status> {
-        self.0.node.demand_leader(request.metadata())?;
+        let turns = self.0.of(&request).await?;
         let LeaderKey { key, rev, lease, .. } = leader(request.into_inner().leader)?;
         // one that has lost its place already has nothing to resign from
-        let header = self.0.leave(&Place { key, rev, lease }).await?;
+        let header = turns.leave(&Place { key, rev, lease }).await?;
         Ok(Response::new(ResignResponse { header }))
     }
 }

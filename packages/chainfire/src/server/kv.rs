@@ -11,9 +11,11 @@ use api::etcdserverpb::{
 };
 use tonic::{Request, Response, Status};
 
+use super::auth::Caller;
 use super::node::{Node, mismatch};
 use super::refusal;
-use crate::store::{Reply, StoreError, check};
+use crate::store::auth::guard::Guard;
+use crate::store::{Auth, AuthError, Reader, Reply, StoreError, check};
 
 /// A read of more keys than this goes to a thread where it may take its time.
 const QUICK_KEYS: i64 = 1000;
@@ -21,12 +23,21 @@ const QUICK_KEYS: i64 = 1000;
 pub(crate) struct KvService(pub(crate) Arc<Node>);
 
 impl KvService {
-    /// Runs a read here if it is short, else on a thread for long ones.
-    async fn read<T: Send + 'static>(
+    /// Runs a read here if it is short, else on a thread for long ones. The caller must be allowed
+    /// to all the time.
+    async fn read<R: Send + 'static, T: Send + 'static>(
         &self,
         quick: bool,
-        read: impl FnOnce(&crate::store::Reader) -> Result<T, StoreError> + Send + 'static,
+        caller: Caller,
+        request: R,
+        check: fn(Guard<'_>, &R) -> Result<(), AuthError>,
+        read: fn(&Reader, &R) -> Result<T, StoreError>,
     ) -> Result<T, Status> {
+        let read = move |reader: &Reader| {
+            let held = |guard: Guard<'_>| check(guard, &request);
+            let check = |auth: &Auth| caller.check(auth, &|_| Vec::new(), held);
+            reader.guarded(check, || read(reader, &request))
+        };
         if quick {
             return read(&self.0.reader).map_err(refusal::store);
         }
@@ -73,6 +84,7 @@ impl Kv for KvService {
     ) -> Result<Response<RangeResponse>, Status> {
         let node = &self.0;
         node.demand_leader(request.metadata())?;
+        let caller = node.caller(&request).await?;
         let request = request.into_inner();
         check::range(&request).map_err(refusal::store)?;
         node.metrics.range.inc();
@@ -80,7 +92,8 @@ impl Kv for KvService {
             node.barrier().await?;
         }
         let quick = is_quick(&request);
-        let mut answer = self.read(quick, move |reader| reader.range(&request)).await?;
+        let check = |guard: Guard<'_>, request: &RangeRequest| guard.range(request);
+        let mut answer = self.read(quick, caller, request, check, Reader::range).await?;
         node.headers.complete(&mut answer.header);
         Ok(Response::new(answer))
     }
@@ -88,11 +101,13 @@ impl Kv for KvService {
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
         let node = &self.0;
         node.demand_leader(request.metadata())?;
+        let caller = node.caller(&request).await?;
         let request = request.into_inner();
         check::put(&request).map_err(refusal::store)?;
+        node.allow(&caller, |guard| guard.put(&request)).await?;
         node.demand_room()?;
         node.metrics.put.inc();
-        match node.propose(Command::Put(request)).await? {
+        match node.propose_as(&caller, Command::Put(request)).await? {
             Reply::Put(mut answer) => {
                 node.headers.complete(&mut answer.header);
                 Ok(Response::new(answer))
@@ -107,10 +122,12 @@ impl Kv for KvService {
     ) -> Result<Response<DeleteRangeResponse>, Status> {
         let node = &self.0;
         node.demand_leader(request.metadata())?;
+        let caller = node.caller(&request).await?;
         let request = request.into_inner();
         check::delete_range(&request).map_err(refusal::store)?;
+        node.allow(&caller, |guard| guard.delete_range(&request)).await?;
         node.metrics.delete_range.inc();
-        match node.propose(Command::DeleteRange(request)).await? {
+        match node.propose_as(&caller, Command::DeleteRange(request)).await? {
             Reply::DeleteRange(mut answer) => {
                 node.headers.complete(&mut answer.header);
                 Ok(Response::new(answer))
@@ -122,6 +139,7 @@ impl Kv for KvService {
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
         let node = &self.0;
         node.demand_leader(request.metadata())?;
+        let caller = node.caller(&request).await?;
         let request = request.into_inner();
         check::txn(&request, node.limits.txn_ops).map_err(refusal::store)?;
         node.metrics.txn.inc();
@@ -130,12 +148,14 @@ impl Kv for KvService {
                 node.barrier().await?;
             }
             let quick = is_quick_txn(&request);
-            self.read(quick, move |reader| reader.txn(&request)).await?
+            let check = |guard: Guard<'_>, request: &TxnRequest| guard.txn(request);
+            self.read(quick, caller, request, check, Reader::txn).await?
         } else {
+            node.allow(&caller, |guard| guard.txn(&request)).await?;
             if grows(&request) {
                 node.demand_room()?;
             }
-            match node.propose(Command::Txn(request)).await? {
+            match node.propose_as(&caller, Command::Txn(request)).await? {
                 Reply::Txn(answer) => answer,
                 _ => return Err(mismatch()),
             }
@@ -150,8 +170,10 @@ impl Kv for KvService {
     ) -> Result<Response<CompactionResponse>, Status> {
         let node = &self.0;
         node.demand_leader(request.metadata())?;
+        let caller = node.caller(&request).await?;
         let request = request.into_inner();
-        match node.propose(Command::Compact(request)).await? {
+        node.allow(&caller, |guard| guard.auth.check_user(guard.who)).await?;
+        match node.propose_as(&caller, Command::Compact(request)).await? {
             Reply::Compact(mut answer) => {
                 if request.physical {
                     node.reader.removed(request.revision).await;

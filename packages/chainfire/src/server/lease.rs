@@ -11,13 +11,16 @@ use api::etcdserverpb::{
     LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus,
     LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
 };
+use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::auth::Caller;
 use super::node::{Leader, Node, forwarded, mismatch};
 use super::refusal;
-use crate::store::{Reply, StoreError};
+use crate::store::auth::guard::Guard;
+use crate::store::{Access, KeyRange, Reply, StoreError};
 
 /// Renewals of one stream that are answered together.
 const TOGETHER: usize = 256;
@@ -29,6 +32,26 @@ pub(crate) struct LeaseService {
 }
 
 impl Node {
+    /// Whoever renews leases must be able to write their keys, as in etcd.
+    async fn allow_renewal(&self, caller: &Caller, ids: &[i64]) -> Result<(), Status> {
+        self.allow(caller, |guard| {
+            guard.auth.check_user(guard.who)?;
+            ids.iter().try_for_each(|id| guard.lease(*id, Access::Write))
+        })
+        .await
+    }
+
+    /// Whoever is told the keys of a lease must be able to read them.
+    fn allow_reading(&self, caller: &Caller, keys: &[Bytes]) -> Result<(), Status> {
+        let readable = |guard: Guard<'_>| {
+            keys.iter().try_for_each(|key| {
+                let key = KeyRange::new(key, &Bytes::new());
+                guard.auth.check(guard.who, Access::Read, &key)
+            })
+        };
+        self.allows(caller, readable).map_err(refusal::auth)
+    }
+
     /// Renews leases, here or at the leader.
     pub(super) async fn renew(
         &self,
@@ -76,7 +99,9 @@ impl Lease for LeaseService {
     ) -> Result<Response<LeaseGrantResponse>, Status> {
         let node = &self.node;
         node.demand_leader(request.metadata())?;
+        let caller = node.caller(&request).await?;
         let mut request = request.into_inner();
+        node.allow(&caller, |guard| guard.auth.check_user(guard.who)).await?;
         node.demand_room()?;
         let chosen = request.id == 0;
         request.ttl = request.ttl.max(self.least_ttl);
@@ -84,7 +109,7 @@ impl Lease for LeaseService {
             if chosen {
                 request.id = rand::random_range(1..=i64::MAX);
             }
-            match node.propose(Command::LeaseGrant(request)).await {
+            match node.propose_as(&caller, Command::LeaseGrant(request)).await {
                 Ok(Reply::LeaseGrant(mut answer)) => {
                     node.headers.complete(&mut answer.header);
                     return Ok(Response::new(answer));
@@ -102,7 +127,10 @@ impl Lease for LeaseService {
     ) -> Result<Response<LeaseRevokeResponse>, Status> {
         let node = &self.node;
         node.demand_leader(request.metadata())?;
-        match node.propose(Command::LeaseRevoke(request.into_inner())).await? {
+        let caller = node.caller(&request).await?;
+        let request = request.into_inner();
+        node.allow_renewal(&caller, &[request.id]).await?;
+        match node.propose_as(&caller, Command::LeaseRevoke(request)).await? {
             Reply::LeaseRevoke(mut answer) => {
                 node.headers.complete(&mut answer.header);
                 Ok(Response::new(answer))
@@ -118,10 +146,11 @@ impl Lease for LeaseService {
         request: Request<Streaming<LeaseKeepAliveRequest>>,
     ) -> Result<Response<KeepAlives>, Status> {
         self.node.demand_leader(request.metadata())?;
+        let caller = self.node.stream_caller(&request).await?;
         let (metadata, _, requests) = request.into_parts();
         let node = self.node.clone();
         let answers = requests.ready_chunks(TOGETHER).then(move |requests| {
-            let (node, metadata) = (node.clone(), metadata.clone());
+            let (node, metadata, caller) = (node.clone(), metadata.clone(), caller.clone());
             async move {
                 let mut ids = Vec::with_capacity(requests.len());
                 for request in requests {
@@ -129,6 +158,9 @@ impl Lease for LeaseService {
                         Ok(request) => ids.push(request.id),
                         Err(error) => return vec![Err(error)],
                     }
+                }
+                if let Err(error) = node.allow_renewal(&caller, &ids).await {
+                    return vec![Err(error)];
                 }
                 node.metrics.keep_alive.inc_by(ids.len() as u64);
                 match node.renew(&metadata, &ids).await {
@@ -148,11 +180,15 @@ impl Lease for LeaseService {
     ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
         let node = &self.node;
         node.demand_leader(request.metadata())?;
+        let caller = node.caller(&request).await?;
         let (metadata, _, request) = request.into_parts();
+        node.allow(&caller, |guard| guard.auth.check_user(guard.who)).await?;
         if let Leader::There(channel) = node.leader(&metadata).await? {
             let request = forwarded(request, node.timeout());
             let mut answer = LeaseClient::new(channel).lease_time_to_live(request).await?;
             node.headers.complete(&mut answer.get_mut().header);
+            // The keys are those of a moment ago: whoever may not read them sees no answer.
+            node.allow_reading(&caller, &answer.get_ref().keys)?;
             return Ok(answer);
         }
         let mut answer = LeaseTimeToLiveResponse { id: request.id, ttl: -1, ..Default::default() };
@@ -160,6 +196,7 @@ impl Lease for LeaseService {
             (answer.ttl, answer.granted_ttl) = (left, granted);
             if request.keys {
                 answer.keys = node.reader.lease_keys(request.id).unwrap_or_default();
+                node.allow_reading(&caller, &answer.keys)?;
             }
         }
         answer.header = node.headers.at(node.reader.revision());
@@ -172,7 +209,16 @@ impl Lease for LeaseService {
     ) -> Result<Response<LeaseLeasesResponse>, Status> {
         let node = &self.node;
         node.demand_leader(request.metadata())?;
+        let caller = node.caller(&request).await?;
         node.barrier().await?;
+        if node.reader.auth_enabled() {
+            let all = node.reader.leases();
+            let readable = |guard: Guard<'_>| {
+                guard.auth.check_user(guard.who)?;
+                all.iter().try_for_each(|info| guard.lease(info.id, Access::Read))
+            };
+            node.allows(&caller, readable).map_err(refusal::auth)?;
+        }
         let leases = node.reader.leases().into_iter().map(|info| LeaseStatus { id: info.id });
         Ok(Response::new(LeaseLeasesResponse {
             leases: leases.collect(),

@@ -17,9 +17,9 @@ pub(crate) struct LockService(pub(crate) Turns);
 #[tonic::async_trait]
 impl Lock for LockService {
     async fn lock(&self, request: Request<LockRequest>) -> Result<Response<LockResponse>, Status> {
-        self.0.node.demand_leader(request.metadata())?;
+        let turns = self.0.of(&request).await?;
         let LockRequest { name, lease } = request.into_inner();
-        let (place, header) = self.0.take(&name, lease, Bytes::new()).await?;
+        let (place, header) = turns.take(&name, lease, Bytes::new()).await?;
         Ok(Response::new(LockResponse { header, key: place.key }))
     }
 
@@ -29,10 +29,12 @@ impl Lock for LockService {
     ) -> Result<Response<UnlockResponse>, Status> {
         let node = &self.0.node;
         node.demand_leader(request.metadata())?;
+        let caller = node.caller(&request).await?;
         let key = request.into_inner().key;
         let delete = DeleteRangeRequest { key, ..Default::default() };
         check::delete_range(&delete).map_err(refusal::store)?;
-        match node.propose(Command::DeleteRange(delete)).await? {
+        node.allow(&caller, |guard| guard.delete_range(&delete)).await?;
+        match node.propose_as(&caller, Command::DeleteRange(delete)).await? {
             Reply::DeleteRange(mut answer) => {
                 node.headers.complete(&mut answer.header);
                 Ok(Response::new(UnlockResponse { header: answer.header }))

@@ -54,8 +54,10 @@ impl Maintenance for MaintenanceService {
         request: Request<AlarmRequest>,
     ) -> Result<Response<AlarmResponse>, Status> {
         let node = &self.0;
+        let caller = node.caller(&request).await?;
         let request = request.into_inner();
         if request.action == AlarmAction::Get as i32 {
+            node.allow_known(&caller)?;
             node.barrier().await?;
             let mut alarms = node.reader.alarms();
             if request.alarm != AlarmType::None as i32 {
@@ -64,6 +66,7 @@ impl Maintenance for MaintenanceService {
             let header = node.headers.at(node.reader.revision());
             return Ok(Response::new(AlarmResponse { header, alarms }));
         }
+        node.allow_root(&caller).await?;
         match node.propose(Command::Alarm(request)).await? {
             Reply::Alarm(mut answer) => {
                 node.headers.complete(&mut answer.header);
@@ -73,8 +76,12 @@ impl Maintenance for MaintenanceService {
         }
     }
 
-    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+    async fn status(
+        &self,
+        request: Request<StatusRequest>,
+    ) -> Result<Response<StatusResponse>, Status> {
         let node = &self.0;
+        node.allow_known(&node.caller(&request).await?)?;
         let status = node.group.status();
         let mut errors = Vec::new();
         if status.leader.is_none() {
@@ -105,13 +112,15 @@ impl Maintenance for MaintenanceService {
     /// Space is given back in the background: there is nothing to do.
     async fn defragment(
         &self,
-        _: Request<DefragmentRequest>,
+        request: Request<DefragmentRequest>,
     ) -> Result<Response<DefragmentResponse>, Status> {
+        self.0.allow_root(&self.0.caller(&request).await?).await?;
         let header = self.0.headers.at(self.0.reader.revision());
         Ok(Response::new(DefragmentResponse { header }))
     }
 
-    async fn hash(&self, _: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
+    async fn hash(&self, request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
+        self.0.allow_root(&self.0.caller(&request).await?).await?;
         let hash = self.long_read(|reader| reader.hash()).await?;
         let header = self.0.headers.at(self.0.reader.revision());
         Ok(Response::new(HashResponse { header, hash }))
@@ -121,6 +130,7 @@ impl Maintenance for MaintenanceService {
         &self,
         request: Request<HashKvRequest>,
     ) -> Result<Response<HashKvResponse>, Status> {
+        self.0.allow_root(&self.0.caller(&request).await?).await?;
         let revision = request.into_inner().revision;
         let found = self.long_read(move |reader| reader.hash_kv(revision)).await?;
         Ok(Response::new(HashKvResponse {
@@ -135,9 +145,10 @@ impl Maintenance for MaintenanceService {
 
     async fn snapshot(
         &self,
-        _: Request<SnapshotRequest>,
+        request: Request<SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
         let node = self.0.clone();
+        node.allow_root(&node.caller(&request).await?).await?;
         let revision = node.reader.revision();
         let pack = node.reader.snapshot().map_err(refusal::store)?;
         let (send, receive) = tokio::sync::mpsc::channel(CHUNKS);
@@ -157,6 +168,7 @@ impl Maintenance for MaintenanceService {
         request: Request<MoveLeaderRequest>,
     ) -> Result<Response<MoveLeaderResponse>, Status> {
         let node = &self.0;
+        node.allow_root(&node.caller(&request).await?).await?;
         if !node.leads() {
             return Err(Status::from(&refusal::NOT_LEADER));
         }
@@ -172,8 +184,9 @@ impl Maintenance for MaintenanceService {
 
     async fn downgrade(
         &self,
-        _: Request<DowngradeRequest>,
+        request: Request<DowngradeRequest>,
     ) -> Result<Response<DowngradeResponse>, Status> {
+        self.0.allow_root(&self.0.caller(&request).await?).await?;
         Err(Status::from(&refusal::NO_DOWNGRADE))
     }
 }

@@ -31,8 +31,10 @@ use api::etcdserverpb::maintenance_server::MaintenanceServer;
 use api::etcdserverpb::watch_server::WatchServer;
 use api::v3electionpb::election_server::ElectionServer;
 use api::v3lockpb::lock_server::LockServer;
+use tonic::Request;
 use tonic::service::Routes;
 
+pub(crate) use auth::Passwords;
 pub(crate) use cluster::new_id;
 pub(crate) use header::Headers;
 pub(crate) use join::{ALIVE, promote_learners};
@@ -67,7 +69,8 @@ impl Services {
     pub(crate) fn for_clients(&self, routes: Routes) -> Routes {
         let limit = self.node.limits.request_bytes + SLACK;
         let (node, sessions) = (self.node.clone(), self.sessions.clone());
-        let turns = turn::Turns { node: node.clone(), sessions: sessions.clone() };
+        let (own, caller) = (sessions.clone(), auth::Caller::Nobody);
+        let turns = turn::Turns { node: node.clone(), sessions: own, caller };
         let election = ElectionServer::new(election::ElectionService(turns.clone()))
             .max_decoding_message_size(limit);
         let watch = watch::WatchService { node: node.clone(), sessions };
@@ -85,15 +88,27 @@ impl Services {
             .add_service(election)
             .add_service(MaintenanceServer::new(maintenance))
             .add_service(AuthServer::new(auth::AuthService(node)));
-        self.for_members(routes)
+        self.for_all(routes, false)
     }
 
-    /// What members ask of each other besides Raft.
+    /// What members ask of each other besides Raft. They are known by their certificates and may do
+    /// all of it; anybody else is judged as on the clients' port.
     pub(crate) fn for_members(&self, routes: Routes) -> Routes {
+        self.for_all(routes, true)
+    }
+
+    fn for_all(&self, routes: Routes, among_members: bool) -> Routes {
+        let mark = move |mut request: Request<()>| {
+            if among_members {
+                request.extensions_mut().insert(auth::MemberPort);
+            }
+            Ok(request)
+        };
+        let cluster = cluster::ClusterService(self.node.clone());
         let lease = lease::LeaseService { node: self.node.clone(), least_ttl: self.least_ttl };
         routes
-            .add_service(LeaseServer::new(lease))
-            .add_service(ClusterServer::new(cluster::ClusterService(self.node.clone())))
+            .add_service(LeaseServer::with_interceptor(lease, mark))
+            .add_service(ClusterServer::with_interceptor(cluster, mark))
             .add_service(MembershipServer::from_arc(self.membership.clone()))
     }
 }

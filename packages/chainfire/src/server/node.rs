@@ -13,6 +13,7 @@ use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
+use super::auth::Passwords;
 use super::header::Headers;
 use super::lessor::Lessor;
 use super::metrics::Metrics;
@@ -41,6 +42,9 @@ pub(crate) struct Node {
     /// The store is over its quota.
     pub(crate) full: AtomicBool,
     pub(crate) metrics: Metrics,
+    pub(crate) passwords: Passwords,
+    /// How long a token is good, in seconds.
+    pub(crate) token_seconds: u64,
     /// The process stops: endless streams end.
     pub(crate) stop: CancellationToken,
 }

@@ -43,6 +43,11 @@ impl Peers {
         rpc::channel(url, self.tls.as_ref())
     }
 
+    /// The cluster that this member's certificate belongs to; none without TLS.
+    pub(crate) fn cluster(&self) -> Option<String> {
+        self.tls.as_ref()?.id().map(|id| id.cluster().to_owned())
+    }
+
     /// Whether a caller is this service on some node of the cluster; answers the node, or nothing
     /// where members speak without TLS and nobody can be known.
     pub(crate) fn member<'a>(&self, peer: Option<&'a Peer>) -> Result<Option<&'a str>, Fault> {

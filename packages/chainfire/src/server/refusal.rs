@@ -10,7 +10,7 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
 use crate::codes;
-use crate::store::StoreError;
+use crate::store::{AuthError, StoreError};
 
 /// One way to say no.
 #[derive(Debug)]
@@ -95,7 +95,7 @@ const LEADER_CHANGED: Refusal = refusal(
     codes::LEADER_CHANGED,
     "it may still take effect; read before trying again",
 );
-const BUSY: Refusal = refusal(
+pub(crate) const BUSY: Refusal = refusal(
     Code::ResourceExhausted,
     "etcdserver: too many requests",
     codes::BUSY,
@@ -172,13 +172,43 @@ pub(crate) const AUTH_OFF: Refusal = refusal(
     Code::FailedPrecondition,
     "etcdserver: authentication is not enabled",
     codes::NO_AUTH,
-    "clients are known by their certificates",
+    "call without a token, or enable authentication first",
 );
-pub(crate) const AUTH_LATER: Refusal = refusal(
-    Code::Unimplemented,
-    "chainfire: users and roles come with IAM",
-    codes::UNSUPPORTED,
-    "clients are known by their certificates until then",
+pub(crate) const AUTH_FAILED: Refusal = refusal(
+    Code::InvalidArgument,
+    "etcdserver: authentication failed, invalid user ID or password",
+    codes::UNAUTHENTICATED,
+    "check name and password; a user without a password comes by certificate",
+);
+pub(crate) const INVALID_TOKEN: Refusal = refusal(
+    Code::Unauthenticated,
+    "etcdserver: invalid auth token",
+    codes::UNAUTHENTICATED,
+    "log in again: it has expired, or the user has changed",
+);
+pub(crate) const LONG_PASSWORD: Refusal = refusal(
+    Code::InvalidArgument,
+    "chainfire: the password is longer than 72 bytes",
+    codes::TOO_LARGE,
+    "bcrypt would ignore the rest; take a shorter one",
+);
+pub(crate) const BAD_PASSWORD: Refusal = refusal(
+    Code::InvalidArgument,
+    "chainfire: the password cannot be hashed",
+    codes::BAD_REQUEST,
+    "take one without zero bytes",
+);
+pub(crate) const BAD_HASH: Refusal = refusal(
+    Code::InvalidArgument,
+    "chainfire: the hashed password is none",
+    codes::BAD_REQUEST,
+    "give bcrypt's text of cost 4 to 16 in base64, or a password",
+);
+pub(crate) const NO_RANDOM: Refusal = refusal(
+    Code::Internal,
+    "chainfire: no random bytes can be had",
+    codes::INTERNAL,
+    "the system's generator fails; try another member",
 );
 pub(crate) const NO_DOWNGRADE: Refusal = refusal(
     Code::InvalidArgument,
@@ -296,9 +326,43 @@ pub(crate) fn store(error: StoreError) -> Status {
         E::LeaseTtlTooLarge => (codes::BAD_REQUEST, TTL),
         E::NotLessor => return Status::from(&NOT_LEADER),
         E::Malformed => (codes::BAD_REQUEST, MALFORMED),
+        E::Auth(error) => about_users(*error),
         E::Engine(_) => (codes::ENGINE, ENGINE),
     };
     status(error.code(), error.to_string(), code, hint)
+}
+
+/// What users, roles and permissions refuse.
+pub(crate) fn auth(error: AuthError) -> Status {
+    store(StoreError::Auth(error))
+}
+
+fn about_users(error: AuthError) -> (Plasma, Hint) {
+    use AuthError as E;
+    const ROOT_USER: Hint = hint("add the user root first");
+    const ROOT_ROLE: Hint = hint("grant the role root to the user root first");
+    const LOCKED_OUT: Hint = hint("it names no range, or would leave nobody as root");
+    const EXISTS: Hint = hint("take another name, or change the one that exists");
+    const LIST: Hint = hint("user list and role list show them");
+    const NAME: Hint = hint("give a name");
+    const WHO: Hint = hint("log in, or show a certificate of the cluster");
+    const GRANT: Hint = hint("root can grant the user a role for this range");
+    const GIVE: Hint = hint("give a permission with key and kind");
+    const AGAIN: Hint = hint("log in again: the user has changed meanwhile");
+    match error {
+        E::RootUserNotExist => (codes::USERS, ROOT_USER),
+        E::RootRoleNotExist => (codes::USERS, ROOT_ROLE),
+        E::InvalidManagement => (codes::USERS, LOCKED_OUT),
+        E::UserExists | E::RoleExists => (codes::USERS, EXISTS),
+        E::UserNotFound | E::RoleNotFound | E::RoleNotGranted | E::PermissionNotGranted => {
+            (codes::USERS, LIST)
+        }
+        E::RoleEmpty => (codes::USERS, NAME),
+        E::PermissionNotGiven => (codes::USERS, GIVE),
+        E::UserEmpty => (codes::UNAUTHENTICATED, WHO),
+        E::OldRevision => (codes::UNAUTHENTICATED, AGAIN),
+        E::PermissionDenied => (codes::FORBIDDEN, GRANT),
+    }
 }
 
 pub(crate) fn propose(error: ProposeError) -> Status {

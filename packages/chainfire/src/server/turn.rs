@@ -23,9 +23,10 @@ use api::etcdserverpb::{
 use api::mvccpb::KeyValue;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::{Stream, StreamExt};
-use tonic::Status;
 use tonic::metadata::MetadataMap;
+use tonic::{Request, Status};
 
+use super::auth::Caller;
 use super::node::{Node, mismatch};
 use super::refusal;
 use super::watch::{Session, Sessions};
@@ -39,6 +40,8 @@ const OWN_LEASE_SECONDS: i64 = 60;
 pub(crate) struct Turns {
     pub(crate) node: Arc<Node>,
     pub(crate) sessions: Sessions<Reader>,
+    /// In whose name.
+    pub(crate) caller: Caller,
 }
 
 /// A waiter's place in the line.
@@ -51,6 +54,16 @@ pub(crate) struct Place {
 }
 
 impl Turns {
+    /// In the name of whoever makes a call, which may take long.
+    ///
+    /// # Errors
+    /// Nobody leads, and the call would rather fail; its token is not believed.
+    pub(crate) async fn of<T>(&self, request: &Request<T>) -> Result<Turns, Status> {
+        self.node.demand_leader(request.metadata())?;
+        let caller = self.node.stream_caller(request).await?;
+        Ok(Turns { caller, ..self.clone() })
+    }
+
     /// Stands in line and waits for the turn. A caller that goes away leaves the line.
     ///
     /// # Errors
@@ -106,7 +119,8 @@ impl Turns {
         let request = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
         let requests = futures::stream::iter([Ok(request)]).chain(futures::stream::pending());
         let quorum = Some(self.node.quorum.clone());
-        Box::pin(Session::new(self.sessions.clone(), Box::pin(requests), quorum).answers())
+        let (sessions, caller) = (self.sessions.clone(), self.caller.clone());
+        Box::pin(Session::new(sessions, Box::pin(requests), quorum, caller).answers())
     }
 
     async fn line_up(&self, name: &Bytes, lease: i64, value: Bytes) -> Result<Place, Status> {
@@ -121,6 +135,7 @@ impl Turns {
             failure: vec![RequestOp { request: Some(Op::RequestRange(one(&key))) }],
         };
         check::txn(&txn, self.node.limits.txn_ops).map_err(refusal::store)?;
+        self.node.allow(&self.caller, |guard| guard.txn(&txn)).await?;
         self.node.demand_room()?;
         let answer = self.txn(txn).await?;
         if answer.succeeded {
@@ -173,7 +188,8 @@ impl Turns {
         let mut events = self.watch(create);
         while let Some(answer) = events.next().await {
             let answer = answer?;
-            // canceled: the start was compacted, so much time has passed; look anew
+            // canceled: the start was compacted, so much time has passed, or permissions have
+            // changed; look anew
             if !answer.events.is_empty() || answer.canceled {
                 return Ok(());
             }
@@ -182,7 +198,7 @@ impl Turns {
     }
 
     async fn txn(&self, txn: TxnRequest) -> Result<TxnResponse, Status> {
-        match self.node.propose(Command::Txn(txn)).await? {
+        match self.node.propose_as(&self.caller, Command::Txn(txn)).await? {
             Reply::Txn(mut answer) => {
                 self.node.headers.complete(&mut answer.header);
                 Ok(answer)
@@ -195,9 +211,14 @@ impl Turns {
     async fn first(&self, request: RangeRequest) -> Result<RangeResponse, Status> {
         check::range(&request).map_err(refusal::store)?;
         self.node.barrier().await?;
-        let reader = self.node.reader.clone();
+        let (reader, caller) = (self.node.reader.clone(), self.caller.clone());
+        let read = move || {
+            let check =
+                |auth: &_| caller.check(auth, &|_| Vec::new(), |guard| guard.range(&request));
+            reader.guarded(check, || reader.range(&request))
+        };
         // waiters under one name may be many
-        let read = consensus::blocking(move || reader.range(&request)).await;
+        let read = consensus::blocking(read).await;
         let mut answer =
             read.map_err(|_| Status::from(&refusal::STOPPED))?.map_err(refusal::store)?;
         self.node.headers.complete(&mut answer.header);
@@ -209,7 +230,7 @@ impl Turns {
         let id = loop {
             let id = rand::random_range(1..=i64::MAX);
             let grant = LeaseGrantRequest { id, ttl: OWN_LEASE_SECONDS };
-            match self.node.propose(Command::LeaseGrant(grant)).await {
+            match self.node.propose_as(&self.caller, Command::LeaseGrant(grant)).await {
                 Ok(_) => break id,
                 Err(error) if error.message() == StoreError::LeaseExists.to_string() => {}
                 Err(error) => return Err(error),

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use api::chainfire_internal::{Command, command::Request};
+use api::chainfire_internal::{Command, Principal, command::Request};
 use api::etcdserverpb::alarm_request::AlarmAction;
 use api::etcdserverpb::{
     AlarmMember, AlarmRequest, AlarmResponse, AlarmType, CompactionRequest, CompactionResponse,
@@ -15,6 +15,7 @@ use bytes::Bytes;
 use consensus::Fatal;
 use prost::Message;
 
+use super::auth::{Auth, guard::Guard};
 use super::command::{Outcome, Reply, header};
 use super::entry::{Entry, Stamp};
 use super::index::Slice;
@@ -55,6 +56,8 @@ pub(super) struct Done {
     pub(super) lessor: u64,
     /// Only if they changed.
     pub(super) alarms: Option<BTreeSet<(i32, u64)>>,
+    /// Only if it changed.
+    pub(super) auth: Option<Arc<Auth>>,
     pub(super) changes: Vec<Change>,
     pub(super) leases: LeaseOverlay,
     pub(super) lease_changes: Vec<LeaseChange>,
@@ -69,6 +72,7 @@ impl<'a> Batch<'a> {
             compacted: state.compacted,
             lessor: state.lessor,
             alarms: None,
+            auth: None,
             changes: Vec::new(),
             leases: LeaseOverlay::default(),
             lease_changes: Vec::new(),
@@ -88,13 +92,14 @@ impl<'a> Batch<'a> {
             return Ok(Err(StoreError::Malformed));
         };
         match command.request {
-            Some(request) => Ok(self.request(request)),
+            Some(request) => Ok(self.request(command.principal.as_ref(), request)),
             None if bytes.is_empty() => Ok(Err(StoreError::Malformed)),
             None => Err(Fatal::new("the log holds a command that this version does not know")),
         }
     }
 
-    fn request(&mut self, request: Request) -> Outcome {
+    fn request(&mut self, who: Option<&Principal>, request: Request) -> Outcome {
+        self.authorize(who, &request)?;
         self.admit(&request)?;
         self.begin = self.done.changes.len();
         let outcome = match request {
@@ -111,12 +116,33 @@ impl<'a> Batch<'a> {
             Request::LeaseExpire(expire) => self.lease_expire(&expire).map(Reply::LeaseExpire),
             Request::LessorClaim(_) => self.lessor_claim().map(Reply::LessorClaim),
             Request::Alarm(alarm) => Ok(Reply::Alarm(self.alarm(&alarm))),
+            Request::Auth(change) => self.auth().change(&change).map(|next| {
+                self.done.auth = Some(Arc::new(next));
+                Reply::Auth
+            }),
         };
         match &outcome {
             Ok(_) => self.end(),
             Err(_) => self.undo(),
         }
         outcome
+    }
+
+    /// Users and roles as the running batch has left them.
+    fn auth(&self) -> &Arc<Auth> {
+        self.done.auth.as_ref().unwrap_or(&self.state.auth)
+    }
+
+    /// Here is where it counts: whatever the member that took the request knew of users and roles,
+    /// all members judge by what the log says before this command.
+    fn authorize(&self, who: Option<&Principal>, request: &Request) -> Result<(), StoreError> {
+        let auth = self.auth();
+        if !auth.enabled() {
+            return Ok(());
+        }
+        let leases =
+            |id| self.done.leases.keys(&self.state.leases, id).into_iter().collect::<Vec<_>>();
+        Ok(Guard { auth, who, leases: &leases }.command(request)?)
     }
 
     /// What alarms forbid.
@@ -134,9 +160,10 @@ impl<'a> Batch<'a> {
             | Request::Compact(_)
             | Request::LeaseRevoke(_)
             | Request::LeaseExpire(_) => (true, false),
-            Request::LeaseRemaining(_) | Request::LessorClaim(_) | Request::Alarm(_) => {
-                (false, false)
-            }
+            Request::LeaseRemaining(_)
+            | Request::LessorClaim(_)
+            | Request::Alarm(_)
+            | Request::Auth(_) => (false, false),
         };
         if data && raised(AlarmType::Corrupt) {
             Err(StoreError::Corrupt)

@@ -5,7 +5,7 @@
 //! proposer before the log; applying chooses nothing.
 
 use api::chainfire_internal::{
-    Command, LeaseExpire, LeaseRemaining, LessorClaim, command::Request,
+    Command, LeaseExpire, LeaseRemaining, LessorClaim, Principal, command::Request,
 };
 use api::etcdserverpb::{
     AlarmResponse, CompactionResponse, DeleteRangeResponse, LeaseCheckpoint, LeaseGrantResponse,
@@ -42,14 +42,21 @@ pub enum Reply {
     LessorClaim(u64),
     /// Answer to a change of alarms.
     Alarm(AlarmResponse),
+    /// Users and roles are changed.
+    Auth,
 }
 
 /// The answer to one command.
 pub type Outcome = Result<Reply, StoreError>;
 
-/// The bytes to propose.
+/// The bytes to propose, for a member itself or while nobody is asked who they are.
 pub fn encode(request: Request) -> Bytes {
-    Command { request: Some(request) }.encode_to_vec().into()
+    encode_as(None, request)
+}
+
+/// The bytes to propose for somebody.
+pub fn encode_as(principal: Option<Principal>, request: Request) -> Bytes {
+    Command { principal, request: Some(request) }.encode_to_vec().into()
 }
 
 /// The bytes that expire `ids`, valid while `claim` is the last claim of the lessor's part.

@@ -2,6 +2,8 @@
 
 use tonic::{Code, Status};
 
+use super::AuthError;
+
 /// Why a request was not carried out. Text and code are etcd's where etcd has the error.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
@@ -56,6 +58,9 @@ pub enum StoreError {
     /// The proposer of an expiry or a note was not the lessor when it was applied.
     #[error("chainfire: not the lessor any more")]
     NotLessor,
+    /// Users, roles or permissions stand in the way.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
     /// The engine failed a read; the text says how.
     #[error("chainfire: storage engine: {0}")]
     Engine(String),
@@ -79,6 +84,7 @@ impl StoreError {
             Self::LeaseNotFound => Code::NotFound,
             Self::LeaseExists | Self::NotLessor => Code::FailedPrecondition,
             Self::Corrupt => Code::DataLoss,
+            Self::Auth(error) => error.code(),
             Self::Engine(_) => Code::Internal,
         }
     }

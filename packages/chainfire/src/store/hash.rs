@@ -9,6 +9,7 @@ use engine::Order;
 use prost::Message;
 
 use super::StoreError;
+use super::auth;
 use super::layout::{self, Version};
 use super::state::Shared;
 
@@ -130,6 +131,10 @@ fn small_state(shared: &Shared) -> (i64, Vec<u8>) {
     for &(kind, member) in &state.alarms {
         out.put_i32(kind);
         out.put_u64(member);
+    }
+    for (key, record) in auth::whole(&state.auth) {
+        out.put_slice(&key);
+        out.put_slice(record.as_deref().unwrap_or_default());
     }
     (state.revision, out)
 }

@@ -45,6 +45,20 @@ impl KeyRange {
         &self.start
     }
 
+    /// The first key beyond it; none when it is open.
+    pub(super) fn end(&self) -> Option<Bytes> {
+        match &self.end {
+            End::Point => {
+                let mut next = Vec::with_capacity(self.start.len() + 1);
+                next.extend_from_slice(&self.start);
+                next.push(0);
+                Some(next.into())
+            }
+            End::Before(end) => Some(end.clone()),
+            End::Open => None,
+        }
+    }
+
     /// Whether a key lies in it.
     pub fn contains(&self, key: &[u8]) -> bool {
         match &self.end {

@@ -11,6 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use super::apply::{Batch, Change, Done};
+use super::auth::{self, AuthSignal};
 use super::cache::Cache;
 use super::command::Outcome;
 use super::compact::{self, Compactor};
@@ -69,6 +70,7 @@ impl Store {
             removed: watch::Sender::new(loaded.removed),
             in_use: AtomicI64::new(loaded.in_use),
             removal: Arc::new(Mutex::new(())),
+            auth: AuthSignal::new(loaded.state.auth.enabled()),
             state: RwLock::new(loaded.state),
         });
         shared.cache.turn(loaded.cached, []);
@@ -154,6 +156,15 @@ impl Store {
                 batch.delete(spaces.small, layout::alarm_key(kind, member));
             }
         }
+        if let Some(now) = &done.auth {
+            let before = self.shared.state.read().auth.clone();
+            for (key, record) in auth::changed(&before, now) {
+                match record {
+                    Some(record) => batch.put(spaces.small, key, record),
+                    None => batch.delete(spaces.small, key),
+                }
+            }
+        }
         let mut number = |key: &'static [u8], before: i64, now: i64| {
             if before != now {
                 batch.put(spaces.small, key, layout::number(now));
@@ -184,6 +195,11 @@ impl Store {
             state.lessor = done.lessor;
             if let Some(alarms) = done.alarms {
                 state.alarms = alarms;
+            }
+            if let Some(auth) = done.auth {
+                // under the lock: who sees anything that comes later sees the signal too
+                self.shared.auth.set(auth.enabled());
+                state.auth = auth;
             }
             state.leases.apply(done.leases);
             state.index.apply(done.newest)
@@ -337,7 +353,11 @@ impl Store {
         shared.cache.clear();
         shared.cache.turn(loaded.cached, []);
         shared.in_use.store(loaded.in_use, Ordering::Relaxed);
-        let before = std::mem::replace(&mut *shared.state.write(), loaded.state);
+        let before = {
+            let mut state = shared.state.write();
+            shared.auth.set(loaded.state.auth.enabled());
+            std::mem::replace(&mut *state, loaded.state)
+        };
         compact::publish(&shared.removed, loaded.removed);
         shared.ring.clear();
         // Freeing millions of keys takes a while: not under the lock.

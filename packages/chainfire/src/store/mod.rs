@@ -15,10 +15,12 @@
 //! - A revision at or above the compaction can be read in full; what is removed in the background is
 //!   out of every reader's reach before it goes.
 //!
-//! Absent on purpose: deadlines of leases, watchers, quotas in bytes, authorisation. They are the
-//! server's, which proposes what it decided.
+//! Absent on purpose: deadlines of leases, watchers, the quota in bytes of the whole store, tokens and
+//! passwords. They are the server's, which proposes what it decided. What a user may touch is judged
+//! here, when a command is applied.
 
 mod apply;
+pub mod auth;
 mod cache;
 pub mod check;
 mod command;
@@ -47,9 +49,12 @@ mod values;
 #[cfg(test)]
 mod tests;
 
-pub use api::chainfire_internal::{Command, command::Request};
+pub use api::chainfire_internal::{Command, Principal, command::Request};
+pub use auth::{Access, Auth, AuthError};
 pub use check::MAX_KEY;
-pub use command::{Outcome, Reply, encode, encode_claim, encode_expire, encode_remaining};
+pub use command::{
+    Outcome, Reply, encode, encode_as, encode_claim, encode_expire, encode_remaining,
+};
 pub use error::StoreError;
 pub use events::{Before, Changes, Lagged, Subscription};
 pub use hash::HashKv;

@@ -10,7 +10,9 @@ use api::etcdserverpb::{
 };
 use api::mvccpb::{Event, KeyValue};
 use bytes::Bytes;
+use tokio::sync::watch;
 
+use super::auth::{Auth, AuthError, AuthSignal};
 use super::command::header;
 use super::events::{Before, Changes, Subscription};
 use super::hash::{self, HashKv};
@@ -44,6 +46,11 @@ impl Reader {
     /// The compaction revision: reads below it are refused. -1 before the first compaction.
     pub fn compacted(&self) -> i64 {
         self.shared.state.read().compacted
+    }
+
+    /// The compaction whose space has been given back; -1 before the first.
+    pub fn removed_revision(&self) -> i64 {
+        *self.shared.removed.borrow()
     }
 
     /// How many keys are live.
@@ -271,6 +278,49 @@ impl Reader {
         if removed.wait_for(|done| *done >= revision).await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+
+    /// Users and roles.
+    pub fn auth(&self) -> Arc<Auth> {
+        self.shared.state.read().auth.clone()
+    }
+
+    /// Whether users and roles count. Costs one load.
+    pub fn auth_enabled(&self) -> bool {
+        self.shared.auth.enabled()
+    }
+
+    /// Changes with every change of users and roles; whoever has seen something that was applied
+    /// after a change sees another number than before it. Costs one load.
+    pub fn auth_epoch(&self) -> u64 {
+        self.shared.auth.epoch()
+    }
+
+    /// Wakes when users or roles have changed.
+    pub fn watch_auth(&self) -> watch::Receiver<u64> {
+        self.shared.auth.subscribe()
+    }
+
+    /// Reads for somebody: `check` holds for all the time of the read, or it is an error. Costs
+    /// two loads while authentication is disabled.
+    pub fn guarded<T>(
+        &self,
+        check: impl Fn(&Auth) -> Result<(), AuthError>,
+        mut read: impl FnMut() -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut seen = self.auth_epoch();
+        for _ in 0..TRIES {
+            if AuthSignal::is_enabled(seen) {
+                check(&self.auth())?;
+            }
+            let answer = read();
+            let now = self.auth_epoch();
+            if now == seen {
+                return answer;
+            }
+            seen = now;
+        }
+        Err(AuthError::OldRevision.into())
     }
 
     /// A consistent copy of everything as chunks of bounded size with checksums, for a backup.

@@ -8,6 +8,7 @@ use engine::{Engine, Order, Snapshot};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
+use super::auth::{self, Auth, AuthSignal};
 use super::cache::Cache;
 use super::events::Ring;
 use super::index::Index;
@@ -44,6 +45,7 @@ pub(super) struct State {
     pub(super) leases: LeaseTable,
     /// Kind and member.
     pub(super) alarms: BTreeSet<(i32, u64)>,
+    pub(super) auth: Arc<Auth>,
 }
 
 impl State {
@@ -75,6 +77,8 @@ pub(super) struct Shared {
     pub(super) removed: watch::Sender<i64>,
     /// Bytes of versions and events, about.
     pub(super) in_use: AtomicI64,
+    /// Tells readers that users or roles changed.
+    pub(super) auth: AuthSignal,
     /// Held for each step of removal, and by whoever replaces the state.
     pub(super) removal: Arc<Mutex<()>>,
 }
@@ -166,6 +170,7 @@ pub(super) fn load(
         index: Index::from_sorted(entries),
         leases,
         alarms,
+        auth: Arc::new(auth::load(engine, spaces)?),
     };
     Ok(Loaded { state, removed, in_use, cached })
 }

@@ -46,7 +46,8 @@ impl Watch for WatchService {
     ) -> Result<Response<Self::WatchStream>, Status> {
         self.node.demand_leader(request.metadata())?;
         let quorum = wants_leader(request.metadata()).then(|| self.node.quorum.clone());
-        let session = Session::new(self.sessions.clone(), request.into_inner(), quorum);
+        let caller = self.node.stream_caller(&request).await?;
+        let session = Session::new(self.sessions.clone(), request.into_inner(), quorum, caller);
         Ok(Response::new(Box::pin(session.answers())))
     }
 }

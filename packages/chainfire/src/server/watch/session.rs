@@ -5,6 +5,8 @@
 //! - A watch is live only if `next > max(need, live)`: all matching events below `next` are sent
 //!   or in the batch, and those from `next` on will come through the queue.
 //! - Live changes pass over a watch that is behind; it stays behind until history has covered them.
+//! - Nothing that was applied after the caller lost a permission is sent: before each answer the
+//!   session looks whether users or roles have changed since it last judged its watches.
 //! - A progress notice at revision R is sent only when nothing waits and everything up to R was
 //!   taken from the hub.
 //!
@@ -29,12 +31,16 @@ use super::batch::{Batch, Shape};
 use super::hub::{Hub, Queue, StreamId};
 use super::interest::{Interest, Wanted};
 use super::source::Source;
+use crate::server::auth::Caller;
 use crate::server::header::Headers;
 use crate::server::refusal;
-use crate::store::{Changes, History, StoreError};
+use crate::store::auth::guard::Guard;
+use crate::store::{Access, Auth, AuthError, Changes, History, KeyRange, StoreError};
 
 /// The id of what concerns the whole stream, and of watches that were not created.
 const NO_WATCH: i64 = -1;
+/// The first key there can be.
+const FIRST: Bytes = Bytes::from_static(&[0]);
 /// More watches than this on one stream are refused.
 const WATCHES_MAX: usize = 100_000;
 
@@ -57,6 +63,10 @@ pub(crate) struct Session<S: Source, R> {
     requests: R,
     /// Ends the stream when it turns false.
     quorum: Option<watch::Receiver<bool>>,
+    caller: Caller,
+    /// Of users and roles, when the watches were last judged by them.
+    judged: u64,
+    users: watch::Receiver<u64>,
     stream: StreamId,
     queue: Arc<Queue>,
     watches: BTreeMap<i64, Watch>,
@@ -109,8 +119,10 @@ where
         shared: Sessions<S>,
         requests: R,
         quorum: Option<watch::Receiver<bool>>,
+        caller: Caller,
     ) -> Self {
         let (stream, queue) = shared.hub.open();
+        let (judged, users) = (shared.source.auth_epoch(), shared.source.watch_auth());
         let mut ticks = tokio::time::interval_at(
             tokio::time::Instant::now() + shared.progress,
             shared.progress,
@@ -120,6 +132,9 @@ where
             shared,
             requests,
             quorum,
+            caller,
+            judged,
+            users,
             stream,
             queue,
             watches: BTreeMap::new(),
@@ -149,6 +164,9 @@ where
 
     async fn next(&mut self) -> Option<Result<WatchResponse, Status>> {
         while !self.ended {
+            if self.judged != self.shared.source.auth_epoch() {
+                self.judge();
+            }
             if let Some(answer) = self.out.pop_front() {
                 return Some(Ok(answer));
             }
@@ -202,6 +220,8 @@ where
                     _ => return None,
                 },
                 () = self.queue.wake.notified() => {}
+                // the sender lives as long as the store
+                Ok(()) = self.users.changed() => {}
                 _ = self.ticks.tick() => self.tick(),
             }
         }
@@ -229,7 +249,9 @@ where
         } else if is_empty_range(&request) {
             Some("mvcc: watcher range is empty")
         } else {
-            None
+            let key = if request.key.is_empty() { &FIRST } else { &request.key };
+            let range = KeyRange::new(key, &request.range_end);
+            denied(&self.caller, &self.shared.source.auth(), &range).map(cancel_reason)
         };
         if let Some(reason) = refused {
             let header = self.shared.headers.at(self.shared.source.revision());
@@ -244,7 +266,7 @@ where
             return;
         }
         let id = self.pick_id(request.watch_id);
-        let key = if request.key.is_empty() { Bytes::from_static(&[0]) } else { request.key };
+        let key = if request.key.is_empty() { FIRST } else { request.key };
         let wanted = Wanted::new(&key, &request.range_end);
         let excluded = |kind: FilterType| request.filters.contains(&(kind as i32));
 
@@ -277,6 +299,29 @@ where
             created: true,
             ..Default::default()
         });
+    }
+
+    /// Users or roles have changed: watches that the caller may not have any more are canceled.
+    fn judge(&mut self) {
+        self.judged = self.shared.source.auth_epoch();
+        let auth = self.shared.source.auth();
+        let doomed: Vec<_> = self
+            .watches
+            .iter()
+            .filter_map(|(id, watch)| {
+                denied(&self.caller, &auth, &watch.wanted.range()).map(|error| (*id, error))
+            })
+            .collect();
+        for (id, error) in doomed {
+            self.drop_watch(id);
+            self.out.push_back(WatchResponse {
+                header: self.shared.headers.at(self.shared.source.revision()),
+                watch_id: id,
+                canceled: true,
+                cancel_reason: cancel_reason(error).into(),
+                ..Default::default()
+            });
+        }
     }
 
     /// What does not exist is not answered, as in etcd.
@@ -507,6 +552,24 @@ impl<S: Source, R> Drop for Session<S, R> {
             self.shared.hub.leave(self.stream, &watch.wanted);
         }
         self.shared.hub.close(self.stream);
+    }
+}
+
+fn denied(caller: &Caller, auth: &Auth, range: &KeyRange) -> Option<AuthError> {
+    let check = |guard: Guard<'_>| guard.auth.check(guard.who, Access::Read, range);
+    caller.check(auth, &|_| Vec::new(), check).err()
+}
+
+/// In the words that etcd's server puts there: its clients look for them.
+fn cancel_reason(error: AuthError) -> &'static str {
+    match error {
+        AuthError::UserEmpty => {
+            "rpc error: code = InvalidArgument desc = etcdserver: user name is empty"
+        }
+        AuthError::OldRevision => {
+            "rpc error: code = Unauthenticated desc = etcdserver: invalid auth token"
+        }
+        _ => "rpc error: code = PermissionDenied desc = etcdserver: permission denied",
     }
 }
 

@@ -1,8 +1,11 @@
 //! What a watch stream needs of the store, so that its logic can be tested without one.
 
-use api::mvccpb::{Event, KeyValue};
+use std::sync::Arc;
 
-use crate::store::{Changes, History, KeyRange, Reader, StoreError};
+use api::mvccpb::{Event, KeyValue};
+use tokio::sync::watch;
+
+use crate::store::{Auth, Changes, History, KeyRange, Reader, StoreError};
 
 /// The past, and the pairs before.
 pub(crate) trait Source: Clone + Send + Sync + 'static {
@@ -22,6 +25,12 @@ pub(crate) trait Source: Clone + Send + Sync + 'static {
     fn prev(&self, event: &Event) -> Result<Option<KeyValue>, StoreError>;
     /// As [`Reader::prev_of`].
     fn prev_of(&self, changes: &Changes, at: usize) -> Result<Option<KeyValue>, StoreError>;
+    /// As [`Reader::auth`].
+    fn auth(&self) -> Arc<Auth>;
+    /// As [`Reader::auth_epoch`].
+    fn auth_epoch(&self) -> u64;
+    /// As [`Reader::watch_auth`].
+    fn watch_auth(&self) -> watch::Receiver<u64>;
 }
 
 impl Source for Reader {
@@ -49,5 +58,17 @@ impl Source for Reader {
 
     fn prev_of(&self, changes: &Changes, at: usize) -> Result<Option<KeyValue>, StoreError> {
         Reader::prev_of(self, changes, at)
+    }
+
+    fn auth(&self) -> Arc<Auth> {
+        Reader::auth(self)
+    }
+
+    fn auth_epoch(&self) -> u64 {
+        Reader::auth_epoch(self)
+    }
+
+    fn watch_auth(&self) -> watch::Receiver<u64> {
+        Reader::watch_auth(self)
     }
 }

@@ -19,6 +19,7 @@ use tonic::Status;
 use super::hub::{Hub, QueueLimits};
 use super::session::{Session, Sessions};
 use super::source::Source;
+use crate::server::auth::Caller;
 use crate::server::header::Headers;
 use crate::store::{Before, Changes, History, KeyRange, StoreError};
 
@@ -73,6 +74,19 @@ impl Source for Past {
         let earlier = known.revisions[..kv.mod_revision as usize].iter().rev().flatten();
         let found = earlier.filter_map(|e| e.kv.clone()).find(|before| before.key == kv.key);
         Ok(found)
+    }
+
+    fn auth(&self) -> Arc<crate::store::Auth> {
+        Arc::default()
+    }
+
+    fn auth_epoch(&self) -> u64 {
+        0
+    }
+
+    fn watch_auth(&self) -> watch::Receiver<u64> {
+        // without a sender nobody is woken, as without changes
+        watch::channel(0).1
     }
 
     fn prev_of(&self, changes: &Changes, at: usize) -> Result<Option<KeyValue>, StoreError> {
@@ -139,7 +153,7 @@ impl Bench {
         let (requests, receive) = mpsc::unbounded_channel();
         let requests_in = UnboundedReceiverStream::new(receive);
         let quorum = Some(self.quorum.subscribe());
-        let session = Session::new(self.sessions.clone(), requests_in, quorum);
+        let session = Session::new(self.sessions.clone(), requests_in, quorum, Caller::Nobody);
         Client { requests, answers: Box::pin(session.answers()) }
     }
 

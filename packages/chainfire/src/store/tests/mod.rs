@@ -1,5 +1,6 @@
 //! Tests of the store against etcd's semantics, against a simple model, and against crashes.
 
+mod auth;
 mod crash;
 mod install;
 mod model;

@@ -156,6 +156,7 @@ impl Model {
                 Ok(Reply::LessorClaim(self.index))
             }
             Request::Alarm(_) => unreachable!("the model has no alarms"),
+            Request::Auth(_) => unreachable!("the model has no users"),
         }
     }
 
