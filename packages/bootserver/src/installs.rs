@@ -51,7 +51,7 @@ pub(crate) struct Install {
 /// A rescue. One that is not sticky is over when the agent of a rescue system has called, so that
 /// the boot after that is normal again. Whoever fetches the script changes nothing: scripts are for
 /// everybody to read, and a boot loader may ask many times.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Rescue {
     /// Until the order `run`, instead of one boot.
     pub sticky: bool,
@@ -191,7 +191,7 @@ impl Registry {
             }
             NodeOrder::Rescue => {
                 if let Some(install) = self.installs.get_mut(node) {
-                    install.rescue = Some(Rescue { sticky, ..Rescue::default() });
+                    install.rescue = Some(Rescue { sticky });
                 }
             }
             NodeOrder::Run => self.take_back(node)?,
