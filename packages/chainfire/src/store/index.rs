@@ -11,12 +11,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::KeyRange;
+use super::chunk::Chunk;
 use super::entry::Entry;
 
 const CHUNK: usize = 128;
 const LARGEST: usize = 2 * CHUNK;
-
-type Chunk = Vec<Arc<Entry>>;
 
 /// Every chunk is known by a key that is not above its first and above all of the chunk before.
 #[derive(Default)]
@@ -37,7 +36,7 @@ pub(super) struct Slice {
 
 impl Slice {
     pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &Arc<Entry>> {
-        let pieces = self.pieces.iter().flat_map(|(chunk, range)| &chunk[range.clone()]);
+        let pieces = self.pieces.iter().flat_map(|(chunk, range)| chunk.part(range.clone()));
         self.single.iter().chain(pieces)
     }
 
@@ -52,7 +51,7 @@ impl Slice {
 
     pub(super) fn from_list(list: Vec<Arc<Entry>>, count: usize) -> Slice {
         let all = 0..list.len();
-        Slice { single: None, pieces: vec![(Arc::new(list), all)], count }
+        Slice { single: None, pieces: vec![(Arc::new(Chunk::list(list)), all)], count }
     }
 }
 
@@ -60,22 +59,22 @@ impl Index {
     /// From entries in key order.
     pub(super) fn from_sorted(entries: impl IntoIterator<Item = Arc<Entry>>) -> Index {
         let mut index = Index::default();
-        let mut chunk = Chunk::with_capacity(CHUNK);
-        for entry in entries {
-            chunk.push(entry);
-            if chunk.len() == CHUNK {
-                index.append(std::mem::replace(&mut chunk, Chunk::with_capacity(CHUNK)));
+        let mut entries = entries.into_iter();
+        loop {
+            let chunk: Vec<Arc<Entry>> = entries.by_ref().take(CHUNK).collect();
+            if chunk.is_empty() {
+                return index;
             }
+            index.append(Chunk::of(chunk));
         }
-        if !chunk.is_empty() {
-            index.append(chunk);
-        }
-        index
     }
 
     fn append(&mut self, chunk: Chunk) {
         self.keys += chunk.len();
-        let bound = if self.chunks.is_empty() { Bytes::new() } else { chunk[0].key.clone() };
+        let bound = match chunk.first() {
+            Some(first) if !self.chunks.is_empty() => first.key.clone(),
+            _ => Bytes::new(),
+        };
         self.chunks.insert(bound, Arc::new(chunk));
     }
 
@@ -85,8 +84,7 @@ impl Index {
 
     pub(super) fn get(&self, key: &[u8]) -> Option<&Arc<Entry>> {
         let (_, chunk) = self.chunks.range::<[u8], _>(up_to(key)).next_back()?;
-        let at = chunk.binary_search_by(|entry| entry.key.as_ref().cmp(key)).ok()?;
-        Some(&chunk[at])
+        chunk.get(key)
     }
 
     /// The range: at least the first `want` entries of it, and how many there are.
@@ -110,13 +108,13 @@ impl Index {
             // Only the first and the last chunk can stick out.
             let low = match chunk.first() {
                 Some(entry) if entry.key < range.start() => {
-                    chunk.partition_point(|entry| entry.key < range.start())
+                    chunk.find(range.start()).unwrap_or_else(|at| at)
                 }
                 _ => 0,
             };
             let high = match chunk.last() {
                 Some(entry) if range.is_past(&entry.key) => {
-                    chunk.partition_point(|entry| !range.is_past(&entry.key))
+                    chunk.part(0..chunk.len()).partition_point(|entry| !range.is_past(&entry.key))
                 }
                 _ => chunk.len(),
             };
@@ -149,13 +147,13 @@ impl Index {
 
     fn insert(&mut self, key: Bytes, entry: Arc<Entry>) -> Option<Arc<Entry>> {
         let Some((_, chunk)) = self.chunks.range_mut::<[u8], _>(up_to(&key)).next_back() else {
-            self.append(vec![entry]);
+            self.append(Chunk::of(vec![entry]));
             return None;
         };
-        let at = chunk.binary_search_by(|other| other.key.cmp(&key));
+        let at = chunk.find(&key);
         let chunk = Arc::make_mut(chunk);
         match at {
-            Ok(at) => Some(std::mem::replace(&mut chunk[at], entry)),
+            Ok(at) => Some(chunk.replace(at, entry)),
             Err(at) => {
                 chunk.insert(at, entry);
                 self.keys += 1;
@@ -163,7 +161,9 @@ impl Index {
                     // Keys that arrive in order fill their chunks.
                     let cut = if at + 1 == chunk.len() { LARGEST } else { CHUNK };
                     let upper = chunk.split_off(cut);
-                    self.chunks.insert(upper[0].key.clone(), Arc::new(upper));
+                    if let Some(first) = upper.first() {
+                        self.chunks.insert(first.key.clone(), Arc::new(upper));
+                    }
                 }
                 None
             }
@@ -172,7 +172,7 @@ impl Index {
 
     fn remove(&mut self, key: &[u8]) -> Option<Arc<Entry>> {
         let (bound, chunk) = self.chunks.range_mut::<[u8], _>(up_to(key)).next_back()?;
-        let at = chunk.binary_search_by(|entry| entry.key.as_ref().cmp(key)).ok()?;
+        let at = chunk.find(key).ok()?;
         let gone = Arc::make_mut(chunk).remove(at);
         self.keys -= 1;
         // The first chunk stays: every key must have a chunk at or below it.

@@ -129,7 +129,7 @@ impl Store {
             let before = change.before.as_ref().map(|entry| Replaced {
                 revision: entry.modified,
                 sub: entry.sub,
-                size: entry.size,
+                size: entry.size(),
             });
             let event = EventRecord::encode(change.now.is_none(), before, &change.key);
             let size = Version::value_size(&change.record);

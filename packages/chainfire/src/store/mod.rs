@@ -23,6 +23,7 @@ mod apply;
 pub mod auth;
 mod cache;
 pub mod check;
+mod chunk;
 mod command;
 mod compact;
 mod entry;

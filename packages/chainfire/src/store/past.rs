@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes};
 use engine::{Order, Snapshot};
 
-use super::entry::{Entry, Stamp};
+use super::entry::{Entry, Stamp, weight};
 use super::index::Slice;
 use super::layout::{self, Spaces, Version};
 use super::{KeyRange, StoreError};
@@ -66,6 +66,16 @@ pub(super) fn entry(
     record: &Bytes,
     key: Option<&Bytes>,
 ) -> Result<Option<Arc<Entry>>, StoreError> {
+    within(stored, record, key, usize::MAX)
+}
+
+/// The same, with its value only if that costs a cache no more than there is room.
+pub(super) fn within(
+    stored: &Bytes,
+    record: &Bytes,
+    key: Option<&Bytes>,
+    room: usize,
+) -> Result<Option<Arc<Entry>>, StoreError> {
     let Version::Live { create, version, lease, value } = Version::decode(record)? else {
         return Ok(None);
     };
@@ -75,8 +85,14 @@ pub(super) fn entry(
         None => layout::unescape(layout::escaped_part(stored)?),
     };
     let stamp = Stamp { create, modified, sub, version, lease };
-    // A copy: the engine's bytes may be part of a larger block.
-    Ok(Some(Arc::new(Entry::new(key, stamp, Bytes::copy_from_slice(&value)))))
+    let size = value.len() as u32;
+    let entry = if weight(size) <= room {
+        // A copy: the engine's bytes may be part of a larger block.
+        Entry::new(key, stamp, Bytes::copy_from_slice(&value))
+    } else {
+        Entry::bare(key, stamp, size)
+    };
+    Ok(Some(Arc::new(entry)))
 }
 
 fn stored_bounds(range: &KeyRange) -> (Bound<Bytes>, Bound<Bytes>) {

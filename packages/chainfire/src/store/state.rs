@@ -150,15 +150,13 @@ pub(super) fn load(
             continue;
         }
         settled = stored.slice(..part.len());
-        let Some(entry) = past::entry(&stored, &record, None)? else { continue };
+        let Some(entry) = past::within(&stored, &record, None, room)? else { continue };
         if entry.lease != 0 {
             leases.attach(entry.lease, entry.key.clone());
         }
-        if entry.weight() <= room {
+        if entry.is_cached() {
             room -= entry.weight();
             cached.push(entry.clone());
-        } else {
-            entry.drain();
         }
         entries.push(entry);
     }
