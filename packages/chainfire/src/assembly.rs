@@ -123,7 +123,7 @@ impl Ground {
 }
 
 /// The cluster's id in the headers of etcd's API, which has 64 bits for it.
-fn short_id(id: uuid::Uuid) -> u64 {
+pub(crate) fn short_id(id: uuid::Uuid) -> u64 {
     let (high, low) = id.as_u64_pair();
     high ^ low
 }

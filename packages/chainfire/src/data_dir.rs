@@ -93,6 +93,18 @@ impl DataDir {
         self.path.join(name)
     }
 
+    /// Takes the folder of a member that does not run, as it is.
+    pub(crate) fn existing(path: &Path) -> Result<(DataDir, Owner), Fault> {
+        let file = path.join("member.json");
+        let text = std::fs::read_to_string(&file).map_err(|e| unusable(&file, &e))?;
+        let owner: Owner = serde_json::from_str(&text).map_err(|e| unusable(&file, &e))?;
+        if owner.format != FORMAT {
+            let what = format!("format {}, this is {FORMAT}", owner.format);
+            return Err(unusable(&file, &what));
+        }
+        Ok((DataDir::open(path)?, owner))
+    }
+
     /// Whose data this is. A fresh folder becomes `name`'s with a new nonce; data of another
     /// cluster or member is refused.
     pub(crate) fn owner(&self, cluster_id: Uuid, name: &str) -> Result<Owner, Fault> {
@@ -136,18 +148,22 @@ impl DataDir {
                 ));
             }
         }
-        let (name, nonce) = (name.to_owned(), Uuid::new_v4());
-        let owner = Owner {
+        let owner = self.fresh_owner(cluster_id, name);
+        self.keep_owner(&owner)?;
+        Ok(owner)
+    }
+
+    /// The owner of a folder that is to become `name`'s, not written down yet.
+    pub(crate) fn fresh_owner(&self, cluster_id: Uuid, name: &str) -> Owner {
+        Owner {
             format: FORMAT,
             cluster_id,
-            name,
-            nonce,
+            name: name.to_owned(),
+            nonce: Uuid::new_v4(),
             member_id: None,
             formed: false,
             started: false,
-        };
-        self.keep_owner(&owner)?;
-        Ok(owner)
+        }
     }
 
     /// Writes the owner down; durable when this returns.

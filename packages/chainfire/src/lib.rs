@@ -11,6 +11,7 @@
 //! What must survive goes through the log; what is in memory here can be lost at any moment.
 
 mod assembly;
+pub mod backup;
 pub mod codes;
 mod data_dir;
 mod follow;

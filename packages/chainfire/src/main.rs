@@ -1,11 +1,14 @@
 //! The `chainfire` command.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a command speaks to people
 
+mod commands;
+
 use std::process::ExitCode;
 
 use anyhow::Context;
 use chainfire::Settings;
 use clap::{CommandFactory, Parser, Subcommand};
+use commands::Backup;
 use settings::SettingsArgs;
 use tokio_util::sync::CancellationToken;
 
@@ -36,6 +39,14 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Take, check and show backups.
+    Backup {
+        /// What to do.
+        #[command(subcommand)]
+        command: Backup,
+    },
+    /// Make the data folder of a new cluster's first member out of a backup.
+    Restore(commands::Restore),
     /// Print completions for a shell.
     Completions {
         /// Which.
@@ -65,6 +76,8 @@ fn answer(cli: Cli) -> anyhow::Result<()> {
             println!("{SERVICE} {}", telemetry::VERSION);
             Ok(())
         }
+        Some(Command::Backup { command }) => commands::backup(&command, &cli.settings),
+        Some(Command::Restore(command)) => commands::restore(&command, &cli.settings),
         None => serve(&cli),
     }
 }

@@ -5,6 +5,7 @@
 //! stopped last is the journal.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ use crate::settings::Settings;
 use crate::store::{Reader, Store, StoreOptions};
 
 /// Chainfire has one Raft group.
-const GROUP: consensus::GroupId = 1;
+pub(crate) const GROUP: consensus::GroupId = 1;
 /// How long a stop waits for calls that are under way.
 const GRACE: Duration = Duration::from_secs(5);
 /// Room in the log for what wraps a request.
@@ -113,6 +114,7 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> Result<Member
         ));
     }
     let host = start_host(&data, &journal, &peers)?;
+    host.register_metrics(&registry);
     // A log that is there says that the cluster was formed, before Raft has read it.
     let has_log = journal.span(GROUP).is_some() || journal.purged(GROUP) > 0;
     let group = host.start(GROUP, me, store, group_options(&settings)).await?;
@@ -334,26 +336,33 @@ async fn open_storage(
 ) -> Result<(Journal, Store, Reader), Fault> {
     let (journal_dir, engine_dir) = (data.join("journal"), data.join("engine"));
     let cache = settings.storage.cache_bytes;
-    let open = move || -> Result<_, Fault> {
-        let disk = RealDisk::open(&journal_dir)?;
-        let journal = Journal::open(disk, journal::Options::default())?;
-        let options = FjallOptions { cache_bytes: cache / 4, ..FjallOptions::default() };
-        let engine = open_fjall(&engine_dir, &Store::SPACES, options)?;
-        let defaults = StoreOptions::default();
-        let cache_bytes = (cache - cache / 4) as usize;
-        let options = StoreOptions { cache_bytes, ..defaults };
-        let (store, reader) = Store::open(engine, GROUP, options).map_err(|error| {
-            Fault::new(
-                codes::STORAGE,
-                Kind::Corrupt,
-                format!("the store does not open: {error}"),
-                "remove this member, empty its data folder and let it join anew",
-            )
-        })?;
-        Ok((journal, store, reader))
-    };
+    let open = move || open_at(&journal_dir, &engine_dir, cache);
     let opened = tokio::task::spawn_blocking(open).await;
     opened.map_err(|e| Fault::new(codes::STORAGE, Kind::Internal, e.to_string(), "report this"))?
+}
+
+/// Opens what lies in these folders, or makes them. Waits for the disk.
+pub(crate) fn open_at(
+    journal: &Path,
+    engine: &Path,
+    cache: u64,
+) -> Result<(Journal, Store, Reader), Fault> {
+    let disk = RealDisk::open(journal)?;
+    let journal = Journal::open(disk, journal::Options::default())?;
+    let options = FjallOptions { cache_bytes: cache / 4, ..FjallOptions::default() };
+    let engine = open_fjall(engine, &Store::SPACES, options)?;
+    let defaults = StoreOptions::default();
+    let cache_bytes = (cache - cache / 4) as usize;
+    let options = StoreOptions { cache_bytes, ..defaults };
+    let (store, reader) = Store::open(engine, GROUP, options).map_err(|error| {
+        Fault::new(
+            codes::STORAGE,
+            Kind::Corrupt,
+            format!("the store does not open: {error}"),
+            "remove this member, empty its data folder and let it join anew",
+        )
+    })?;
+    Ok((journal, store, reader))
 }
 
 fn start_host(data: &DataDir, journal: &Journal, peers: &Arc<Peers>) -> Result<Host, Fault> {
@@ -364,7 +373,7 @@ fn start_host(data: &DataDir, journal: &Journal, peers: &Arc<Peers>) -> Result<H
     Ok(Host::new(journal.clone(), peers.clone(), options)?)
 }
 
-fn group_options(settings: &Settings) -> GroupOptions {
+pub(crate) fn group_options(settings: &Settings) -> GroupOptions {
     let defaults = GroupOptions::default();
     let max_request = settings.limits.request_bytes + WRAPPING;
     GroupOptions {

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use crate::error::Fatal;
+use crate::figures::Figures;
 use crate::machine::Machine;
 use crate::propose::Waiters;
 use crate::raft::{Entry, LogId, Snapshot, SnapshotMeta, StoredMembership, Types, count, count_of};
@@ -103,6 +104,7 @@ pub(crate) struct Apply<M: Machine> {
     pub(crate) progress: Arc<Progress>,
     pub(crate) waiters: Arc<Waiters<M::Response>>,
     pub(crate) spool: Spool,
+    pub(crate) figures: Arc<Figures>,
 }
 
 fn io_error(e: Fatal) -> io::Error {
@@ -117,7 +119,9 @@ impl<M: Machine> Apply<M> {
             EntryPayload::Membership(m) => Some(StoredMembership::new(Some(e.id), m.clone())),
             _ => None,
         });
+        let measured = self.figures.apply.start_timer();
         let answers = self.thread.apply(entries).await.map_err(io_error)?;
+        measured.observe_duration();
         self.progress.set(last, members, std::mem::take(&mut chunk.bytes) as u64);
         for (sequence, responses) in answers {
             self.waiters.answer(sequence, responses);

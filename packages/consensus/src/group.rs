@@ -11,7 +11,7 @@ use crate::error::{MembershipError, ProposeError, ReadError};
 use crate::host::Host;
 use crate::machine::Machine;
 use crate::shared::Shared;
-use crate::types::{NodeId, NodeInfo, Status};
+use crate::types::{Counts, NodeId, NodeInfo, Status};
 use crate::wire;
 
 /// The handle to one group on this node. Cloning it is cheap; dropping it stops nothing.
@@ -35,13 +35,24 @@ impl<M: Machine> Group<M> {
     /// here afterwards sees the effect. When this future is dropped the request may still be
     /// proposed.
     pub async fn propose(&self, request: Bytes) -> Result<M::Response, ProposeError> {
-        self.shared.propose(request).await
+        let figures = &self.shared.peers.figures;
+        let _waits = figures.waits();
+        let answer = self.shared.propose(request).await;
+        if let Err(error) = &answer {
+            figures.refused(error);
+        }
+        answer
     }
 
     /// A linearizable barrier: when it returns, this node's machine has applied everything that
     /// was acknowledged anywhere before the call. Answers the index it waited for.
     pub async fn read_index(&self) -> Result<u64, ReadError> {
         self.shared.read_index().await
+    }
+
+    /// What was counted of all groups of this process.
+    pub fn counts(&self) -> Counts {
+        self.shared.peers.figures.counts()
     }
 
     /// The picture of now.

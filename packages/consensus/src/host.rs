@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use futures::future::BoxFuture;
 use journal::Journal;
@@ -74,6 +74,11 @@ impl Host {
         self.inner.service.routes()
     }
 
+    /// What is counted of all groups: times of applying, proposals, leaders, peers, snapshots.
+    pub fn register_metrics(&self, registry: &prometheus::Registry) {
+        self.inner.peers.figures.register(registry);
+    }
+
     /// Starts a group on this node: recovers its machine and its log, and takes part from then on.
     /// A node that is new to the group waits to be formed, or to be added by a leader.
     pub async fn start<M: Machine>(
@@ -143,6 +148,7 @@ impl Host {
             progress: progress.clone(),
             waiters: waiters.clone(),
             spool: self.inner.spool.clone(),
+            figures: self.inner.peers.figures.clone(),
         };
         let network = Network { group, me, peers: self.inner.peers.clone() };
         let raft = Raft::<M>::new(me, Arc::new(config), network, log.clone(), apply).await;
@@ -162,6 +168,7 @@ impl Host {
             thread: Mutex::new(Some(thread)),
             status: watch::Sender::new(nothing_yet(group, me)),
             ended: watch::Sender::new(None),
+            led_by: AtomicU64::new(0),
             dismissed: AtomicBool::new(false),
             heard: Arc::new(Mutex::new(Instant::now())),
             changing: tokio::sync::Mutex::new(()),

@@ -97,16 +97,9 @@ impl Log {
         applied: bool,
     ) -> Result<Self, ConsensusError> {
         let storage = |what: String| ConsensusError::Storage(what);
-        match journal.meta(group, NODE) {
-            Some(bytes) => {
-                let stored: [u8; 8] = bytes[..]
-                    .try_into()
-                    .map_err(|_| storage(format!("group {group}: damaged node id")))?;
-                let stored = NodeId::from_be_bytes(stored);
-                if stored != me {
-                    return Err(ConsensusError::WrongNode { group, stored, asked: me });
-                }
-            }
+        match Self::owner(&journal, group)? {
+            Some(stored) if stored == me => {}
+            Some(stored) => return Err(ConsensusError::WrongNode { group, stored, asked: me }),
             None if applied => {
                 return Err(storage(format!(
                     "group {group}: the machine has state, but the journal has none"
@@ -144,6 +137,22 @@ impl Log {
         Ok(log)
     }
 
+    /// The node whose log of the group this is; none if there is no log.
+    pub(crate) fn owner(
+        journal: &Journal,
+        group: GroupId,
+    ) -> Result<Option<NodeId>, ConsensusError> {
+        let Some(bytes) = journal.meta(group, NODE) else { return Ok(None) };
+        let damaged = |_| ConsensusError::Storage(format!("group {group}: damaged node id"));
+        let stored: [u8; 8] = bytes[..].try_into().map_err(damaged)?;
+        Ok(Some(NodeId::from_be_bytes(stored)))
+    }
+
+    /// The last entry, or where the log was cut.
+    pub(crate) fn last(&self) -> Option<LogId> {
+        self.shared.state.lock().last
+    }
+
     /// Bytes of entries appended since the start.
     pub(crate) fn appended(&self) -> u64 {
         self.shared.appended.load(Ordering::Relaxed)
@@ -171,7 +180,7 @@ impl Log {
 
     /// Entries `[from, to)` in the library's counting, as many as fit, but one at least. May wait
     /// for the disk.
-    fn read(&self, from: u64, to: u64, max_bytes: usize) -> io::Result<Vec<Entry>> {
+    pub(crate) fn read(&self, from: u64, to: u64, max_bytes: usize) -> io::Result<Vec<Entry>> {
         let from = self.wanted_from(from);
         if from >= to {
             return Ok(Vec::new());

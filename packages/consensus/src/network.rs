@@ -24,6 +24,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
+use crate::figures::Transfers;
 use crate::machine::SnapshotSource;
 use crate::peers::{Peers, address};
 use crate::raft::{Snapshot, Types, Vote};
@@ -219,7 +220,11 @@ impl RaftNetworkV2<Types> for Link {
         let mut client = self.client()?;
         let request = wire::append_request(self.address(), &rpc);
         let call = client.heartbeat(request);
+        let begun = std::time::Instant::now();
         let response = self.call(RPCTypes::AppendEntries, option.hard_ttl(), call).await;
+        if response.is_ok() {
+            self.peers.figures.round_trip(self.target, begun.elapsed().as_secs_f64());
+        }
         self.peers.answers(self.target, !matches!(response, Err(RPCError::Unreachable(_))));
         let response = response?;
         Ok(match wire::from_append_response(response).map_err(malformed)? {
@@ -280,6 +285,7 @@ impl RaftNetworkV2<Types> for Link {
             last: snapshot.meta.last_log_id.as_ref().map(wire::log_id),
             members: Some(wire::stored_membership(&snapshot.meta.last_membership)),
         };
+        let sending = self.peers.figures.sent.begin();
         let (parts, queue) = mpsc::channel(4);
         let progress = Arc::new(AtomicU64::new(0));
         let read_out = ReadOut {
@@ -290,6 +296,7 @@ impl RaftNetworkV2<Types> for Link {
             bytes: 0,
             ended: false,
             progress: progress.clone(),
+            sent: self.peers.figures.sent.clone(),
         };
         threads::pump(read_out, parts);
         let call = client.snapshot(ReceiverStream::new(queue));
@@ -303,6 +310,7 @@ impl RaftNetworkV2<Types> for Link {
                     let response = response.map_err(|status| rpc_error(&status))?.into_inner();
                     let vote = response.vote.ok_or(wire::Malformed("snapshot response"));
                     let vote = vote.and_then(|vote| wire::from_vote(&vote)).map_err(malformed)?;
+                    sending.done();
                     return Ok(SnapshotResponse::new(vote));
                 }
                 () = tokio::time::sleep(Duration::from_secs(1)) => {}
@@ -357,6 +365,7 @@ struct ReadOut {
     ended: bool,
     /// How many parts were taken before the last one.
     progress: Arc<AtomicU64>,
+    sent: Transfers,
 }
 
 impl Iterator for ReadOut {
@@ -395,6 +404,7 @@ impl ReadOut {
         }
         let data = self.chunk.split_to(self.chunk.len().min(MAX_CHUNK));
         self.bytes += data.len() as u64;
+        self.sent.count(data.len());
         let (sequence, crc) = (self.sequence, crc32c::crc32c(&data));
         self.sequence += 1;
         Some(Part::Chunk(pb::SnapshotChunk { sequence, crc, data }))

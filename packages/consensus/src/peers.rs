@@ -9,6 +9,7 @@ use parking_lot::RwLock;
 use tonic::transport::Channel;
 
 use crate::codes;
+use crate::figures::Figures;
 use crate::options::Dialer;
 use crate::types::{GroupId, NodeId, NodeInfo};
 
@@ -16,6 +17,7 @@ pub(crate) struct Peers {
     dialer: Arc<dyn Dialer>,
     max_message: usize,
     table: RwLock<HashMap<NodeId, Peer>>,
+    pub(crate) figures: Arc<Figures>,
 }
 
 struct Peer {
@@ -32,7 +34,8 @@ impl Peer {
 
 impl Peers {
     pub(crate) fn new(dialer: Arc<dyn Dialer>, max_message: usize) -> Self {
-        Self { dialer, max_message, table: RwLock::default() }
+        let figures = Arc::new(Figures::new());
+        Self { dialer, max_message, table: RwLock::default(), figures }
     }
 
     /// Notes where a member is; dials it anew when that changed.

@@ -394,13 +394,16 @@ impl<M: Machine> Port for Shared<M> {
     }
 
     async fn install(&self, vote: Vote, meta: SnapshotMeta, part: Part) -> Result<Vote, Status> {
+        let receiving = self.peers.figures.received.begin();
+        self.peers.figures.received.count(part.bytes());
         self.fits(&vote, &meta)?;
         self.hear();
         let snapshot = Snapshot { meta, snapshot: Body::File(part) };
         let raft = self.raft.clone();
         let response = unbroken(async move { raft.install_full_snapshot(vote, snapshot).await });
-        let response = response.await;
-        response.map(|r| r.vote).map_err(|_| stopped())
+        let response = response.await.map_err(|_| stopped())?;
+        receiving.done();
+        Ok(response.vote)
     }
 
     async fn transfer(&self, request: pb::TransferRequest) -> Result<pb::TransferResponse, Status> {

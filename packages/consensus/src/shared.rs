@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use api::raft as pb;
@@ -50,6 +50,8 @@ pub(crate) struct Shared<M: Machine> {
     pub(crate) thread: Mutex<Option<Thread<M>>>,
     pub(crate) status: watch::Sender<Status>,
     pub(crate) ended: watch::Sender<Option<Ended>>,
+    /// The last leader that was known; 0 before the first.
+    pub(crate) led_by: AtomicU64,
     /// Another member says that this one was removed.
     pub(crate) dismissed: AtomicBool,
     /// When a leader was last heard.
@@ -240,6 +242,11 @@ impl<M: Machine> Shared<M> {
 
     fn publish(&self, always: bool) -> Status {
         let status = self.status();
+        if let Some(leader) = status.leader
+            && ![0, leader].contains(&self.led_by.swap(leader, Ordering::Relaxed))
+        {
+            self.peers.figures.leader_changes.inc();
+        }
         self.status.send_if_modified(|current| {
             let news = always || differs(current, &status);
             *current = status.clone();
@@ -342,6 +349,7 @@ impl<M: Machine> Shared<M> {
         let thread = self.thread.lock().clone();
         let Some(thread) = thread else { return Ok(()) };
         let (position, work) = thread.persist().await?;
+        let _measured = self.peers.figures.persist.start_timer();
         let done = threads::blocking(work).await;
         done.map_err(crate::error::Fatal::new)??;
         self.progress.persist(position);

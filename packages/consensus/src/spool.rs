@@ -49,6 +49,13 @@ pub(crate) struct Part {
     path: PathBuf,
 }
 
+impl Part {
+    /// Its length; 0 if it cannot be told.
+    pub(crate) fn bytes(&self) -> usize {
+        fs::metadata(&self.path).map_or(0, |file| file.len() as usize)
+    }
+}
+
 impl Drop for Part {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
@@ -110,7 +117,12 @@ impl Spool {
 
     /// An installation that a crash has cut.
     pub(crate) fn interrupted(&self, group: GroupId) -> Option<Installing> {
-        let path = self.install_path(group);
+        Self::interrupted_in(&self.dir, group)
+    }
+
+    /// The same of a folder that is only looked at.
+    pub(crate) fn interrupted_in(dir: &Path, group: GroupId) -> Option<Installing> {
+        let path = dir.join(format!("{group:016x}.install"));
         path.exists().then_some(Installing { path })
     }
 }

@@ -13,6 +13,7 @@ use openraft::testing::log::{StoreBuilder, Suite};
 
 use crate::apply::{Apply, Progress};
 use crate::error::Fatal;
+use crate::figures::Figures;
 use crate::log::Log;
 use crate::machine::{Applied, MARK_SPACE, Machine, Mark, Persist, SnapshotSource};
 use crate::propose::Waiters;
@@ -82,7 +83,8 @@ impl StoreBuilder<Types, Log, Apply<Marks>, tempfile::TempDir> for Builder {
         let identity = Identity { group: 1, me: 0, boot: 1 };
         let (thread, position) = Thread::start(machine, identity, &spool).unwrap();
         let progress = Arc::new(Progress::new(position, 1 << 20));
-        let apply = Apply { thread, progress, waiters: Arc::new(Waiters::new()), spool };
+        let figures = Arc::new(Figures::new());
+        let apply = Apply { thread, progress, waiters: Arc::new(Waiters::new()), spool, figures };
         Ok((dir, log, apply))
     }
 }

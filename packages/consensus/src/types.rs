@@ -106,3 +106,14 @@ impl Status {
         self.leader.and_then(|id| self.member(id)).map(|m| &m.info)
     }
 }
+
+/// What a process has counted since its start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Proposals that wait now.
+    pub pending: u64,
+    /// Proposals that were refused or whose fate is not known.
+    pub failed: u64,
+    /// How often another leader was seen than before.
+    pub leader_changes: u64,
+}

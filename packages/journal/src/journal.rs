@@ -52,6 +52,12 @@ impl Options {
     }
 }
 
+/// Bounds of the durations that [`Stats::sync_counts`] counts, in microseconds.
+pub const SYNC_BOUNDS_MICROS: [u64; 14] = [
+    125, 250, 500, 1000, 2000, 4000, 8000, 16_000, 32_000, 64_000, 128_000, 256_000, 512_000,
+    1_024_000,
+];
+
 /// What the journal did since it was opened, and what it holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -65,12 +71,26 @@ pub struct Stats {
     pub carried: u64,
     /// How long the last write and sync took.
     pub last_sync_micros: u64,
+    /// How long writes with their syncs took, each counted in the first of these that it fits in:
+    /// as bounded by [`SYNC_BOUNDS_MICROS`], and one more for those beyond.
+    pub sync_counts: [u64; SYNC_BOUNDS_MICROS.len() + 1],
+    /// How long they took together.
+    pub sync_micros: u64,
     /// Segments in use.
     pub segments: u64,
     /// Bytes that the wanted entries take.
     pub live_bytes: u64,
     /// Calls that wait to be written.
     pub queued: u64,
+}
+
+impl Stats {
+    pub(crate) fn synced(&mut self, micros: u64) {
+        self.syncs += 1;
+        self.last_sync_micros = micros;
+        self.sync_micros += micros;
+        self.sync_counts[SYNC_BOUNDS_MICROS.partition_point(|bound| *bound < micros)] += 1;
+    }
 }
 
 pub(crate) type Done = Box<dyn FnOnce(Result<(), Arc<JournalError>>) + Send>;

@@ -33,5 +33,5 @@ mod writer;
 
 pub use crate::disk::{Disk, DiskFile, RealDisk};
 pub use crate::error::JournalError;
-pub use crate::journal::{Journal, Options, Stats};
+pub use crate::journal::{Journal, Options, SYNC_BOUNDS_MICROS, Stats};
 pub use crate::record::{GroupId, Record};

@@ -333,11 +333,10 @@ impl Writer {
         if let Some(ticket) = filled.last_ticket {
             inner.state.synced(ticket);
         }
-        inner.stats.syncs += 1;
+        inner.stats.synced(micros);
         inner.stats.bytes += self.buffer.len() as u64;
         inner.stats.records += filled.records;
         inner.stats.carried += filled.carried;
-        inner.stats.last_sync_micros = micros;
         drop(inner);
         for done in filled.done {
             done(Ok(()));

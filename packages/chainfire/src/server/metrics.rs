@@ -1,10 +1,18 @@
-//! Counters of calls, and gauges that are read when they are asked for.
+//! Counters of calls, and figures that are read when they are asked for.
+//!
+//! Where etcd has a metric of the same meaning it is there under etcd's name, too: dashboards and
+//! alerts that were made for etcd go on working.
 
+use std::collections::HashMap;
 use std::sync::Weak;
 
+use api::etcdserverpb::AlarmType;
+use journal::SYNC_BOUNDS_MICROS;
 use prometheus::core::{Collector, Desc};
-use prometheus::proto::MetricFamily;
-use prometheus::{IntCounter, IntGauge, Opts, Registry};
+use prometheus::proto::{
+    Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
+};
+use prometheus::{IntCounter, Opts, Registry};
 
 use super::node::Node;
 use super::watch::Hub;
@@ -50,37 +58,199 @@ impl Metrics {
     }
 }
 
-/// Gauges of one member.
+/// What is read for one answer.
+struct Seen {
+    status: consensus::Status,
+    counts: consensus::Counts,
+    hub: super::watch::HubStats,
+    journal: journal::Stats,
+    reader: crate::store::Reader,
+    quota_bytes: u64,
+    quorum: bool,
+}
+
+impl Seen {
+    fn alarms(&self, kind: AlarmType) -> f64 {
+        let raised = self.reader.alarms();
+        raised.iter().filter(|alarm| alarm.alarm == kind as i32).count() as f64
+    }
+}
+
+/// One figure: its name (none: another crate has it), etcd's name for it (none: etcd has it not), what it is, and how it is read.
+struct Figure {
+    name: &'static str,
+    etcd: &'static str,
+    help: &'static str,
+    kind: MetricType,
+    read: fn(&Seen) -> f64,
+}
+
+const fn gauge(
+    name: &'static str,
+    etcd: &'static str,
+    help: &'static str,
+    read: fn(&Seen) -> f64,
+) -> Figure {
+    Figure { name, etcd, help, kind: MetricType::GAUGE, read }
+}
+
+const fn counter(
+    name: &'static str,
+    etcd: &'static str,
+    help: &'static str,
+    read: fn(&Seen) -> f64,
+) -> Figure {
+    Figure { name, etcd, help, kind: MetricType::COUNTER, read }
+}
+
+fn yes(yes: bool) -> f64 {
+    f64::from(u8::from(yes))
+}
+
+const FIGURES: &[Figure] = &[
+    gauge("chainfire_has_leader", "etcd_server_has_leader", "Whether a leader is known.", |seen| {
+        yes(seen.status.leader.is_some())
+    }),
+    gauge("chainfire_has_quorum", "", "Whether a leader and a majority can be reached.", |seen| {
+        yes(seen.quorum)
+    }),
+    gauge("chainfire_is_leader", "etcd_server_is_leader", "Whether this member leads.", |seen| {
+        yes(seen.status.leads())
+    }),
+    gauge(
+        "chainfire_is_learner",
+        "etcd_server_is_learner",
+        "Whether this member has no vote.",
+        |seen| yes(seen.status.member(seen.status.me).is_some_and(|me| !me.voter)),
+    ),
+    gauge("chainfire_raft_term", "", "The term.", |seen| seen.status.term as f64),
+    gauge("chainfire_raft_last_index", "", "The last index in the log.", |seen| {
+        seen.status.last_index as f64
+    }),
+    gauge(
+        "chainfire_raft_committed_index",
+        "etcd_server_proposals_committed_total",
+        "The last index that a quorum holds.",
+        |seen| seen.status.committed as f64,
+    ),
+    gauge(
+        "chainfire_raft_applied_index",
+        "etcd_server_proposals_applied_total",
+        "The last index that was applied.",
+        |seen| seen.status.applied as f64,
+    ),
+    gauge(
+        "chainfire_raft_persisted_index",
+        "",
+        "The last index that is durable in the engine.",
+        |seen| seen.status.persisted as f64,
+    ),
+    gauge("chainfire_members", "", "Members, learners too.", |seen| {
+        seen.status.members.len() as f64
+    }),
+    gauge("chainfire_learners", "", "Members without a vote.", |seen| {
+        seen.status.members.iter().filter(|member| !member.voter).count() as f64
+    }),
+    gauge(
+        "",
+        "etcd_server_proposals_pending",
+        "Writes that wait for the cluster, on this member.",
+        |seen| seen.counts.pending as f64,
+    ),
+    counter(
+        "",
+        "etcd_server_proposals_failed_total",
+        "Writes that were refused by the cluster or whose fate is not known.",
+        |seen| seen.counts.failed as f64,
+    ),
+    counter(
+        "",
+        "etcd_server_leader_changes_seen_total",
+        "How often this member saw another leader than before.",
+        |seen| seen.counts.leader_changes as f64,
+    ),
+    gauge(
+        "chainfire_revision",
+        "etcd_debugging_mvcc_current_revision",
+        "The present revision.",
+        |seen| seen.reader.revision() as f64,
+    ),
+    gauge(
+        "chainfire_compacted_revision",
+        "etcd_debugging_mvcc_compact_revision",
+        "The compaction revision; -1 before the first.",
+        |seen| seen.reader.compacted() as f64,
+    ),
+    gauge(
+        "chainfire_removed_revision",
+        "",
+        "The compaction whose space has been given back; behind chainfire_compacted_revision \
+         while one is at work.",
+        |seen| seen.reader.removed_revision() as f64,
+    ),
+    gauge("chainfire_keys", "etcd_debugging_mvcc_keys_total", "Live keys.", |seen| {
+        seen.reader.keys() as f64
+    }),
+    gauge("chainfire_leases", "", "Leases.", |seen| seen.reader.lease_count() as f64),
+    gauge(
+        "chainfire_db_bytes",
+        "etcd_mvcc_db_total_size_in_bytes",
+        "Bytes of the engine on disk.",
+        |seen| seen.reader.db_size() as f64,
+    ),
+    gauge(
+        "chainfire_db_bytes_in_use",
+        "etcd_mvcc_db_total_size_in_use_in_bytes",
+        "Bytes of keys, values and history before compression, about; the quota looks at this.",
+        |seen| seen.reader.db_size_in_use() as f64,
+    ),
+    gauge(
+        "chainfire_db_quota_bytes",
+        "etcd_server_quota_backend_bytes",
+        "Beyond this the NOSPACE alarm is raised; 0 is no quota.",
+        |seen| seen.quota_bytes as f64,
+    ),
+    gauge("chainfire_watch_streams", "", "Watch streams.", |seen| seen.hub.streams as f64),
+    gauge("chainfire_watches", "etcd_debugging_mvcc_watcher_total", "Watches.", |seen| {
+        seen.hub.watches as f64
+    }),
+    gauge(
+        "chainfire_watch_streams_slow",
+        "etcd_debugging_mvcc_slow_watcher_total",
+        "Watch streams that were too slow and read history now.",
+        |seen| seen.hub.slow as f64,
+    ),
+    counter(
+        "chainfire_watch_streams_lost_total",
+        "",
+        "How often a stream was too slow and went over to history.",
+        |seen| seen.hub.lost as f64,
+    ),
+    gauge("chainfire_watch_queued_bytes", "", "Bytes that wait for watch streams.", |seen| {
+        seen.hub.queued_bytes as f64
+    }),
+    gauge("chainfire_journal_queued", "", "Calls that wait to be written to the log.", |seen| {
+        seen.journal.queued as f64
+    }),
+    gauge("chainfire_journal_segments", "", "Files of the log in use, 64 MiB each.", |seen| {
+        seen.journal.segments as f64
+    }),
+    counter("chainfire_journal_bytes_total", "", "Bytes written to the log.", |seen| {
+        seen.journal.bytes as f64
+    }),
+];
+
+const ALARMS: &str = "chainfire_alarms";
+const SYNCS: [&str; 2] = ["chainfire_journal_sync_seconds", "etcd_disk_wal_fsync_duration_seconds"];
+const SYNCS_HELP: &str = "Writing and syncing the log: the disk's part of every write.";
+
+/// Figures of one member.
 pub(crate) struct Gauges {
     node: Weak<Node>,
     hub: Weak<Hub>,
     journal: journal::Journal,
-    gauges: Vec<IntGauge>,
+    descriptions: Vec<Desc>,
 }
-
-const GAUGES: [(&str, &str); 21] = [
-    ("chainfire_has_leader", "Whether a leader is known."),
-    ("chainfire_is_leader", "Whether this member leads."),
-    ("chainfire_raft_term", "The term."),
-    ("chainfire_raft_last_index", "The last index in the log."),
-    ("chainfire_raft_committed_index", "The last index that a quorum holds."),
-    ("chainfire_raft_applied_index", "The last index that was applied."),
-    ("chainfire_raft_persisted_index", "The last index that is durable in the engine."),
-    ("chainfire_members", "Members, learners too."),
-    ("chainfire_learners", "Members without a vote."),
-    ("chainfire_revision", "The present revision."),
-    ("chainfire_compacted_revision", "The compaction revision."),
-    ("chainfire_keys", "Live keys."),
-    ("chainfire_leases", "Leases."),
-    ("chainfire_db_bytes", "Bytes of the engine on disk."),
-    ("chainfire_db_bytes_in_use", "Bytes of keys, values and history, about."),
-    ("chainfire_db_quota_bytes", "Beyond this the NOSPACE alarm is raised."),
-    ("chainfire_watch_streams", "Watch streams."),
-    ("chainfire_watches", "Watches."),
-    ("chainfire_watch_queued_bytes", "Bytes that wait for watch streams."),
-    ("chainfire_watch_lost", "How often a stream was too slow and went over to history."),
-    ("chainfire_journal_syncs", "Syncs of the journal since the start."),
-];
 
 impl Gauges {
     pub(crate) fn register(
@@ -89,52 +259,107 @@ impl Gauges {
         hub: Weak<Hub>,
         journal: journal::Journal,
     ) -> Result<(), prometheus::Error> {
-        let gauges: Result<Vec<IntGauge>, _> =
-            GAUGES.iter().map(|(name, help)| IntGauge::new(*name, *help)).collect();
-        registry.register(Box::new(Gauges { node, hub, journal, gauges: gauges? }))
+        let named =
+            FIGURES.iter().flat_map(|figure| [(figure.name, figure), (figure.etcd, figure)]);
+        let named = named.filter(|(name, _)| !name.is_empty());
+        let mut described: Vec<(&str, &str)> =
+            named.map(|(name, figure)| (name, figure.help)).collect();
+        described.push((ALARMS, "Alarms that are raised, by kind."));
+        described.extend(SYNCS.map(|name| (name, SYNCS_HELP)));
+        let descriptions: Result<Vec<Desc>, _> = described
+            .into_iter()
+            .map(|(name, help)| {
+                let labels = if name == ALARMS { vec!["alarm".to_owned()] } else { Vec::new() };
+                Desc::new(name.to_owned(), help.to_owned(), labels, HashMap::new())
+            })
+            .collect();
+        registry.register(Box::new(Gauges { node, hub, journal, descriptions: descriptions? }))
     }
 
-    fn read(&self) -> Option<[i64; 21]> {
+    fn see(&self) -> Option<Seen> {
         let (node, hub) = (self.node.upgrade()?, self.hub.upgrade()?.stats());
-        let status = node.group.status();
-        let reader = &node.reader;
-        let learners = status.members.iter().filter(|member| !member.voter).count();
-        Some([
-            i64::from(status.leader.is_some()),
-            i64::from(status.leads()),
-            status.term as i64,
-            status.last_index as i64,
-            status.committed as i64,
-            status.applied as i64,
-            status.persisted as i64,
-            status.members.len() as i64,
-            learners as i64,
-            reader.revision(),
-            reader.compacted(),
-            reader.keys() as i64,
-            reader.lease_count() as i64,
-            reader.db_size() as i64,
-            reader.db_size_in_use() as i64,
-            node.quota_bytes as i64,
-            hub.streams as i64,
-            hub.watches as i64,
-            hub.queued_bytes as i64,
-            hub.lost as i64,
-            self.journal.stats().syncs as i64,
-        ])
+        Some(Seen {
+            status: node.group.status(),
+            counts: node.group.counts(),
+            hub,
+            journal: self.journal.stats(),
+            reader: node.reader.clone(),
+            quota_bytes: node.quota_bytes,
+            quorum: *node.quorum.borrow(),
+        })
     }
 }
 
 impl Collector for Gauges {
     fn desc(&self) -> Vec<&Desc> {
-        self.gauges.iter().flat_map(Collector::desc).collect()
+        self.descriptions.iter().collect()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let Some(values) = self.read() else { return Vec::new() };
-        for (gauge, value) in self.gauges.iter().zip(values) {
-            gauge.set(value);
+        let Some(seen) = self.see() else { return Vec::new() };
+        let mut families = Vec::new();
+        for figure in FIGURES {
+            let value = (figure.read)(&seen);
+            for name in [figure.name, figure.etcd].into_iter().filter(|name| !name.is_empty()) {
+                let metric = number(figure.kind, value, Vec::new());
+                families.push(family(name, figure.help, figure.kind, vec![metric]));
+            }
         }
-        self.gauges.iter().flat_map(Collector::collect).collect()
+        let alarms = [("nospace", AlarmType::Nospace), ("corrupt", AlarmType::Corrupt)];
+        let alarms = alarms.map(|(name, kind)| {
+            let mut label = LabelPair::default();
+            label.set_name("alarm".to_owned());
+            label.set_value(name.to_owned());
+            number(MetricType::GAUGE, seen.alarms(kind), vec![label])
+        });
+        let help = "Alarms that are raised, by kind.";
+        families.push(family(ALARMS, help, MetricType::GAUGE, alarms.into()));
+        for name in SYNCS {
+            let metric = syncs(&seen.journal);
+            families.push(family(name, SYNCS_HELP, MetricType::HISTOGRAM, vec![metric]));
+        }
+        families
     }
+}
+
+fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(name.to_owned());
+    family.set_help(help.to_owned());
+    family.set_field_type(kind);
+    family.set_metric(metrics);
+    family
+}
+
+fn number(kind: MetricType, value: f64, labels: Vec<LabelPair>) -> Metric {
+    let mut metric = Metric::from_label(labels);
+    if kind == MetricType::COUNTER {
+        let mut counter = Counter::default();
+        counter.set_value(value);
+        metric.set_counter(counter);
+    } else {
+        let mut gauge = Gauge::default();
+        gauge.set_value(value);
+        metric.set_gauge(gauge);
+    }
+    metric
+}
+
+fn syncs(stats: &journal::Stats) -> Metric {
+    let mut sum = 0;
+    let bounds = SYNC_BOUNDS_MICROS.iter().map(|micros| *micros as f64 / 1e6);
+    let buckets = bounds.zip(stats.sync_counts).map(|(bound, count)| {
+        sum += count;
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(bound);
+        bucket.set_cumulative_count(sum);
+        bucket
+    });
+    let mut histogram = Histogram::default();
+    histogram.set_bucket(buckets.collect());
+    histogram.set_sample_count(stats.sync_counts.iter().sum());
+    histogram.set_sample_sum(stats.sync_micros as f64 / 1e6);
+    let mut metric = Metric::from_label(Vec::new());
+    metric.set_histogram(histogram);
+    metric
 }

@@ -257,6 +257,14 @@ pub(super) fn lease_key(id: i64) -> Bytes {
     [LEASE_PREFIX, &id.to_be_bytes()].concat().into()
 }
 
+pub(super) fn is_lease(key: &[u8]) -> bool {
+    key.starts_with(LEASE_PREFIX)
+}
+
+pub(super) fn is_alarm(key: &[u8]) -> bool {
+    key.starts_with(ALARM_PREFIX)
+}
+
 pub(super) fn leases() -> engine::KeyRange {
     engine::prefix(LEASE_PREFIX)
 }

@@ -340,7 +340,7 @@ impl Store {
             }
             ingested?;
         }
-        unpack.end()?;
+        unpack.end(false)?;
         let loaded = load(engine, new, self.options.cache_bytes).map_err(Fatal::new)?;
         // What was filled in must be safe before the batch that makes it count.
         engine.persist()?;

@@ -44,6 +44,7 @@ mod reader;
 mod recent;
 mod snapshot;
 mod state;
+pub(crate) mod transfer;
 mod txn;
 mod values;
 
@@ -65,4 +66,5 @@ pub use lease::{LeaseChange, LeaseInfo, MAX_LEASE_TTL};
 pub use machine::Store;
 pub use reader::Reader;
 pub use snapshot::Pack;
+pub(crate) use snapshot::{Chunks, MAGIC as STREAM_MAGIC};
 pub use state::StoreOptions;

@@ -12,8 +12,9 @@ use consensus::{Fatal, SnapshotSource};
 use engine::{EngineError, Order, Snapshot};
 
 use super::layout::Spaces;
+use super::transfer::Record;
 
-const MAGIC: &[u8; 8] = b"CFSNAP\0\x01";
+pub(crate) const MAGIC: &[u8; 8] = b"CFSNAP\0\x01";
 /// A chunk is closed when it has reached this size.
 const CHUNK: usize = 256 << 10;
 /// A chunk that one large value has made larger is given out in pieces of this size.
@@ -114,6 +115,58 @@ fn put_record(out: &mut BytesMut, space: u8, key: &[u8], value: &[u8]) {
     out.put_slice(value);
 }
 
+/// Makes chunks of records that come from elsewhere, in the order of spaces and keys.
+pub(crate) struct Chunks<I> {
+    records: I,
+    count: u64,
+    started: bool,
+    done: bool,
+}
+
+impl<I: Iterator<Item = Result<Record, Fatal>>> Chunks<I> {
+    pub(crate) fn new(records: I) -> Chunks<I> {
+        Chunks { records, count: 0, started: false, done: false }
+    }
+
+    fn chunk(&mut self) -> Result<Bytes, Fatal> {
+        let mut body = BytesMut::with_capacity(CHUNK + 4096);
+        while body.len() < CHUNK && !self.done {
+            match self.records.next() {
+                Some(record) => {
+                    let Record { space, key, value } = record?;
+                    put_record(&mut body, space as u8, &key, &value);
+                    self.count += 1;
+                }
+                None => {
+                    put_record(&mut body, END, &self.count.to_be_bytes(), &[]);
+                    self.done = true;
+                }
+            }
+        }
+        let mut out = BytesMut::with_capacity(body.len() + 16);
+        if !std::mem::replace(&mut self.started, true) {
+            out.put_slice(MAGIC);
+        }
+        out.put_u32(crc32c::crc32c(&body));
+        out.put_u32(body.len() as u32);
+        out.put(body);
+        Ok(out.freeze())
+    }
+}
+
+impl<I: Iterator<Item = Result<Record, Fatal>>> Iterator for Chunks<I> {
+    type Item = Result<Bytes, Fatal>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.done {
+            return None;
+        }
+        let chunk = self.chunk();
+        self.done |= chunk.is_err();
+        Some(chunk)
+    }
+}
+
 /// Reads chunks back. Anything that does not fit is an error.
 pub(super) struct Unpack<'a> {
     chunks: &'a mut dyn Iterator<Item = Result<Bytes, Fatal>>,
@@ -160,8 +213,8 @@ impl<'a> Unpack<'a> {
         }
     }
 
-    /// The snapshot must be whole.
-    pub(super) fn end(&mut self) -> Result<(), Fatal> {
+    /// The snapshot must be whole. Zeros may follow where it is `padded`.
+    pub(super) fn end(&mut self, padded: bool) -> Result<(), Fatal> {
         match self.ahead.take() {
             Some((END, count, _)) if count.as_ref() == self.records.to_be_bytes() => {
                 self.complete = true;
@@ -169,10 +222,18 @@ impl<'a> Unpack<'a> {
             Some(_) => return Err(torn("its records are not as many as it says")),
             None => return Err(torn("it has no end")),
         }
-        if self.body.is_empty() && self.buffer.is_empty() {
-            Ok(())
-        } else {
-            Err(torn("it goes on after its end"))
+        if !self.body.is_empty() {
+            return Err(torn("it goes on after its end"));
+        }
+        let mut rest = std::mem::take(&mut self.buffer).freeze();
+        loop {
+            if rest.iter().any(|byte| *byte != 0) || !(padded || rest.is_empty()) {
+                return Err(torn("it goes on after its end"));
+            }
+            match self.chunks.next() {
+                Some(more) if padded => rest = more?,
+                _ => return Ok(()),
+            }
         }
     }
 

@@ -101,6 +101,8 @@ pub(crate) struct HubStats {
     pub(crate) streams: usize,
     pub(crate) watches: usize,
     pub(crate) queued_bytes: usize,
+    /// Streams that are lost and read history now.
+    pub(crate) slow: usize,
     /// How often a stream was too slow for its queue.
     pub(crate) lost: u64,
 }
@@ -248,6 +250,7 @@ impl Hub {
             streams: inner.seats.len(),
             watches: inner.watches,
             queued_bytes: self.queued.load(Ordering::Relaxed),
+            slow: inner.seats.values().filter(|seat| seat.queue.state.lock().lost).count(),
             lost: inner.lost,
         }
     }
@@ -307,7 +310,7 @@ mod tests {
         hub.leave(stream, &wanted("a"));
         hub.publish(&[revision(9, "a")]);
         assert_eq!(revisions(&queue.take()), [9], "the other interest is still there");
-        assert_eq!(hub.stats(), HubStats { streams: 1, watches: 1, queued_bytes: 0, lost: 0 });
+        assert_eq!(hub.stats(), HubStats { streams: 1, watches: 1, ..HubStats::default() });
     }
 
     #[test]

@@ -22,7 +22,7 @@ use futures::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-pub(crate) use hub::{Hub, QueueLimits};
+pub(crate) use hub::{Hub, HubStats, QueueLimits};
 pub(crate) use session::{Session, Sessions};
 
 use super::node::{Node, wants_leader};
