@@ -60,7 +60,11 @@ impl Tally {
 impl Load<'_> {
     pub(crate) async fn run(&self, server: &Server) -> Result<Round> {
         let seconds = Duration::from_secs_f64(self.settings.seconds);
-        self.run_while(server, async { anyhow::Ok(tokio::time::sleep(seconds).await) }).await
+        let pause = async {
+            tokio::time::sleep(seconds).await;
+            Ok(())
+        };
+        self.run_while(server, pause).await
     }
 
     /// Counts for as long as something else takes.

@@ -44,7 +44,7 @@ enum What {
         cargo run --release -p bench -- chainfire --ops none --start 1000000\n  \
         cargo run --release -p bench -- chainfire --ops none --during compaction,snapshot\n  \
         PLASMA_BIN_ETCD=/opt/etcd-3.5/etcd cargo run --release -p bench -- chainfire --json a.json")]
-    Chainfire(Settings),
+    Chainfire(Box<Settings>),
     /// A server that does next to nothing; the benchmark starts it by itself
     #[command(hide = true)]
     Floor(floor::FloorArgs),
@@ -141,7 +141,7 @@ fn main() -> Result<()> {
             };
             let threads = settings.threads.max(1);
             let runtime = runtime.worker_threads(threads).enable_all().build()?;
-            runtime.block_on(run::run(settings))
+            runtime.block_on(run::run(*settings))
         }
     }
 }

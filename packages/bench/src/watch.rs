@@ -15,8 +15,9 @@ use api::etcdserverpb::{PutRequest, WatchCreateRequest, WatchRequest};
 use bytes::Bytes;
 use hdrhistogram::Histogram;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
@@ -33,7 +34,7 @@ struct Run {
     phase: AtomicU8,
     puts: AtomicU64,
     /// The revision of the last put, once putting has stopped.
-    last: AtomicI64,
+    last: watch::Sender<i64>,
     epoch: Instant,
     filler: Vec<u8>,
 }
@@ -51,13 +52,13 @@ pub(crate) async fn run(
     let run = Arc::new(Run {
         phase: AtomicU8::new(WARMING),
         puts: AtomicU64::new(0),
-        last: AtomicI64::new(i64::MAX),
+        last: watch::Sender::new(i64::MAX),
         epoch: Instant::now(),
         filler: keys::filler(settings.value.max(KEY + 8)),
     });
     let mut watching = Vec::new();
     for number in 0..watchers {
-        watching.push(watch(channels[number % channels.len()].clone(), run.clone()).await?);
+        watching.push(watcher(channels[number % channels.len()].clone(), run.clone()).await?);
     }
     let putters = connect::channels(&endpoints, endpoints.len()).await?;
     let mut putting = Vec::new();
@@ -77,10 +78,7 @@ pub(crate) async fn run(
     for task in putting {
         last = last.max(task.await??);
     }
-    run.last.store(last, Ordering::Relaxed);
-    // Wakes whoever has all but this one.
-    let closing = put_one(&mut KvClient::new(putters[0].clone()), 0, &run).await?;
-    run.last.store(closing, Ordering::Relaxed);
+    run.last.send_replace(last);
     let puts = run.puts.load(Ordering::Relaxed);
     let (mut latency, mut counted) = (histogram()?, 0);
     for task in watching {
@@ -98,7 +96,7 @@ struct Seen {
     latency: Histogram<u32>,
 }
 
-async fn watch(channel: Channel, run: Arc<Run>) -> Result<JoinHandle<Result<Seen>>> {
+async fn watcher(channel: Channel, run: Arc<Run>) -> Result<JoinHandle<Result<Seen>>> {
     let (requests, queue) = tokio::sync::mpsc::channel(1);
     let create = WatchCreateRequest {
         key: Bytes::from_static(PREFIX.as_bytes()),
@@ -115,8 +113,12 @@ async fn watch(channel: Channel, run: Arc<Run>) -> Result<JoinHandle<Result<Seen
         let _open = requests;
         let mut seen = Seen { all: 0, counted: 0, latency: histogram()? };
         let mut revision = 0;
-        while revision < run.last.load(Ordering::Relaxed) {
-            let answer = answers.message().await?.context("the stream ended")?;
+        let mut last = run.last.subscribe();
+        while revision < *last.borrow_and_update() {
+            let answer = tokio::select! {
+                answer = answers.message() => answer?.context("the stream ended")?,
+                _ = last.changed() => continue,
+            };
             ensure!(!answer.canceled, "the watch was cancelled");
             let now = u64::try_from(run.epoch.elapsed().as_micros())?;
             let counting = run.phase.load(Ordering::Relaxed) == COUNTING;
