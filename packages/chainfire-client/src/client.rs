@@ -1,7 +1,7 @@
 //! The handle and its options.
 
-use crate::Error;
 use crate::endpoints::Endpoints;
+use crate::{Credentials, Error};
 use rpc::Tls;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +15,8 @@ pub struct Options {
     pub read_attempt: Duration,
     /// A watch that hears nothing for this long asks whether the member is still there.
     pub watch_idle: Duration,
+    /// Who calls, where a cluster asks for a user; a certificate can say it, too.
+    pub credentials: Option<Credentials>,
 }
 
 impl Default for Options {
@@ -23,6 +25,7 @@ impl Default for Options {
             deadline: Duration::from_secs(10),
             read_attempt: Duration::from_secs(2),
             watch_idle: Duration::from_secs(2),
+            credentials: None,
         }
     }
 }

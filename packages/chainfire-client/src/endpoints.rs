@@ -3,6 +3,7 @@
 //! States: one endpoint is current; a failure moves on to the next. Reads are sent again freely;
 //! a write is sent again only after [`Verdict::NothingDone`].
 
+use crate::auth::{Carried, Channel, Login};
 use crate::verdict::{Verdict, describe, judge};
 use crate::{Error, Options};
 use rpc::{Backoff, Tls};
@@ -10,7 +11,6 @@ use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
-use tonic::transport::Channel;
 use tonic::{Response, Status};
 
 /// Whether a request may be sent twice.
@@ -22,9 +22,21 @@ pub(crate) enum Repeat {
     IfNothingDone,
 }
 
+/// So often at most one call logs in anew: whoever is refused right after a login is refused.
+const LOGINS: usize = 2;
+
+/// What failed of a call.
+enum Failed {
+    Login(Verdict),
+    Call(Status),
+}
+
 pub(crate) struct Endpoints {
     urls: Vec<String>,
     channels: Vec<Channel>,
+    /// The same connections, on which nobody says who calls.
+    plain: Vec<tonic::transport::Channel>,
+    login: Login,
     current: AtomicUsize,
     options: Options,
 }
@@ -38,11 +50,15 @@ impl Endpoints {
         if urls.is_empty() {
             return Err(Error::invalid("no endpoint given", "name at least one https://host:port"));
         }
-        let channels = urls
+        let plain = urls
             .iter()
             .map(|url| rpc::channel(url, tls).map_err(Error::Invalid))
             .collect::<Result<Vec<_>, _>>()?;
-        Ok(Endpoints { urls, channels, current: AtomicUsize::new(0), options })
+        let login = Login::new(options.credentials.clone());
+        let named =
+            |channel: &tonic::transport::Channel| Channel::new(channel.clone(), login.bearer());
+        let channels = plain.iter().map(named).collect();
+        Ok(Endpoints { urls, channels, plain, login, current: AtomicUsize::new(0), options })
     }
 
     pub(crate) fn options(&self) -> &Options {
@@ -70,6 +86,30 @@ impl Endpoints {
         let _ = self.current.compare_exchange(place, next, Ordering::Relaxed, Ordering::Relaxed);
     }
 
+    /// Logs in at the endpoint of this place, if there are credentials and nobody has since `seen`.
+    pub(crate) async fn log_in(&self, seen: u64, place: usize) -> Result<(), Verdict> {
+        self.login.renew(seen, self.plain[place % self.plain.len()].clone()).await
+    }
+
+    /// Before a stream is opened: logs in where that was not done yet. One that fails shows when the
+    /// stream is refused.
+    pub(crate) async fn ready(&self, place: usize) -> Carried {
+        if self.login.is_due() {
+            let _ = self.log_in(0, place).await;
+        }
+        self.login.carried()
+    }
+
+    /// Whether a refusal in these words came from a token that is not believed any more; if so,
+    /// there is a new one afterwards, or the next try tells why not.
+    pub(crate) async fn renewed(&self, words: &str, carried: Carried, place: usize) -> bool {
+        let helps = self.login.helps(words, carried);
+        if helps {
+            let _ = self.log_in(carried.login, place).await;
+        }
+        helps
+    }
+
     fn unreachable(&self, last: String) -> Error {
         Error::Unreachable { endpoints: self.urls.join(","), last }
     }
@@ -86,13 +126,31 @@ impl Endpoints {
             Repeat::IfNothingDone => self.options.deadline,
         };
         let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_millis(500));
-        let mut failures = 0usize;
+        let (mut failures, mut logins) = (0usize, 0usize);
         loop {
             let (place, channel) = self.current();
             let until = deadline.min(Instant::now() + patience);
-            let (verdict, words) = match timeout_at(until, call(channel)).await {
+            let carried = self.login.carried();
+            let answered = async {
+                if self.login.is_due() {
+                    self.log_in(carried.login, place).await.map_err(Failed::Login)?;
+                }
+                call(channel).await.map_err(Failed::Call)
+            };
+            let (verdict, words) = match timeout_at(until, answered).await {
                 Ok(Ok(response)) => return Ok(response.into_inner()),
-                Ok(Err(status)) => (judge(&status), describe(&status)),
+                Ok(Err(Failed::Login(verdict))) => (verdict, "not logged in".to_owned()),
+                Ok(Err(Failed::Call(status)))
+                    if logins < LOGINS && self.login.helps(status.message(), carried) =>
+                {
+                    logins += 1;
+                    match timeout_at(until, self.log_in(carried.login, place)).await {
+                        Ok(Ok(())) => continue,
+                        Ok(Err(verdict)) => (verdict, describe(&status)),
+                        Err(_) => (Verdict::NothingDone { no_leader: false }, describe(&status)),
+                    }
+                }
+                Ok(Err(Failed::Call(status))) => (judge(&status), describe(&status)),
                 Err(_) => (Verdict::Lost, format!("no answer from {} in time", self.urls[place])),
             };
             let failed = match verdict {

@@ -1,11 +1,11 @@
 //! Reading and writing keys.
 
+use crate::auth::Channel;
 use crate::endpoints::Repeat;
 use crate::{Client, Compare, Error, KeyValue, Op, OpResult, prefix_end};
 use api::etcdserverpb::kv_client::KvClient;
 use api::etcdserverpb::{DeleteRangeRequest, PutRequest, RangeRequest, RangeResponse};
 use bytes::Bytes;
-use tonic::transport::Channel;
 
 /// Largest answer taken from a server.
 const MAX_ANSWER: usize = 256 << 20;

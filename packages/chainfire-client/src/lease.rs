@@ -3,6 +3,7 @@
 //! Must stay true: the deadline counts from *before* the request was sent, on the monotonic clock,
 //! so the holder gives up no later than the cluster does.
 
+use crate::auth::Channel;
 use crate::endpoints::Repeat;
 use crate::verdict::{Verdict, describe, judge};
 use crate::{Client, Error};
@@ -16,7 +17,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -168,10 +168,12 @@ impl Keeper {
         while Instant::now() < self.until {
             let (place, channel) = self.client.endpoints.current();
             let before = self.until;
+            let carried = self.client.endpoints.ready(place).await;
             let (gone, reason) = self.keep(channel).await;
             if gone {
                 break;
             }
+            self.client.endpoints.renewed(&reason, carried, place).await;
             tracing::debug!(lease = self.id, reason, "lease is kept alive elsewhere");
             self.client.endpoints.leave(place);
             if self.until > before {

@@ -23,6 +23,7 @@
 
 #![forbid(unsafe_code)]
 
+mod auth;
 mod client;
 pub mod codes;
 mod election;
@@ -36,6 +37,7 @@ mod verdict;
 mod watch;
 
 pub use api::mvccpb::KeyValue;
+pub use auth::Credentials;
 pub use client::{Client, Options};
 pub use election::Leadership;
 pub use error::Error;

@@ -6,6 +6,7 @@
 //! Must stay true: `delivered` only grows and nothing at or below it is yielded again; a new
 //! stream asks for the first revision that was not delivered or announced as empty.
 
+use crate::auth::Channel;
 use crate::verdict::{Verdict, describe, judge};
 use crate::{Client, Error, KeyValue, prefix_end};
 use api::etcdserverpb::watch_client::WatchClient;
@@ -23,11 +24,13 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
 
 /// Revisions that wait for a slow owner before the stream is no longer read.
 const WAITING: usize = 256;
 const MAX_ANSWER: usize = 256 << 20;
+
+/// A watch that is refused right after so many logins is refused.
+const LOGINS: usize = 2;
 
 /// What to watch.
 #[derive(Debug, Clone)]
@@ -185,11 +188,20 @@ struct Pump {
 impl Pump {
     async fn run(mut self) {
         let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
+        let mut logins = 0;
         loop {
             let (place, channel) = self.client.endpoints.current();
             let before = self.resume;
+            let carried = self.client.endpoints.ready(place).await;
             match self.follow(channel).await {
                 End::Unwanted => return,
+                End::Final(Error::Refused { message, .. })
+                    if logins < LOGINS
+                        && self.client.endpoints.renewed(&message, carried, place).await =>
+                {
+                    logins += 1;
+                    continue;
+                }
                 End::Final(error) => {
                     let _ = self.owner.send(Err(error)).await;
                     return;
@@ -200,6 +212,7 @@ impl Pump {
                 }
             }
             if self.resume > before {
+                logins = 0;
                 backoff.reset();
             }
             tokio::time::sleep(backoff.next()).await;

@@ -526,3 +526,59 @@ async fn bug_14571_permissions_change_under_writes_members_refuse_alike() -> Res
     .await?;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_with_a_password_logs_in_and_does_so_again() -> Result<()> {
+    use chainfire_client::{Client, Credentials, Error, Options, Watch};
+    if !installed() {
+        return Ok(());
+    }
+    let world = World::start(1).await?;
+    let tls = rpc::Tls::load(&world.shown)?;
+    let client = |credentials: Credentials| {
+        let options = Options { credentials: Some(credentials), ..Options::default() };
+        Client::connect_with([world.cluster.endpoint(0)], Some(tls.clone()), options)
+    };
+    let file = world.cluster.folder(0).join("credentials");
+    std::fs::write(&file, ROOT)?;
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    let root = client(Credentials::from_file(&file)?)?;
+    root.put("a", "1").await?; // nobody is asked yet
+    let mut watcher = root.watch(Watch::prefix("apps/")).await?;
+    world.enable().await?;
+    root.put("a", "2").await?;
+    root.put("apps/1", "1").await?;
+    let seen = tokio::time::timeout(PATIENCE, watcher.next()).await??;
+    ensure!(seen.events.len() == 1 && seen.events[0].kv.key == "apps/1", "{seen:?}");
+
+    // another key signs tokens now: the one that the client has is good no more
+    world.ctl(&["--user", ROOT, "auth", "disable"]).await?;
+    world.ctl(&["auth", "enable"]).await?;
+    ensure!(root.get("a").await?.is_some_and(|kv| kv.value == "2"));
+    root.put("apps/2", "1").await?;
+    let seen = tokio::time::timeout(PATIENCE, watcher.next()).await??;
+    ensure!(seen.events[0].kv.key == "apps/2", "{seen:?}");
+    let lease = root.lease(Duration::from_secs(60)).await?;
+    root.put_with_lease("apps/3", "1", lease.id()).await?;
+    lease.revoke().await?;
+
+    let wrong = client(Credentials::new("root", "guess"))?.get("a").await;
+    let failed = "authentication failed, invalid user ID or password";
+    ensure!(
+        matches!(&wrong, Err(Error::Refused { message, .. }) if message.contains(failed)),
+        "{wrong:?}"
+    );
+    world.ctl(&["--user", ROOT, "user", "add", "ann:pw"]).await?;
+    let ann = client(Credentials::new("ann", "pw"))?;
+    let denied = ann.get("a").await;
+    ensure!(
+        matches!(&denied, Err(Error::Refused { status: Code::PermissionDenied, .. })),
+        "{denied:?}"
+    );
+    let denied = ann.watch(Watch::key("a").from(1)).await?.next().await;
+    ensure!(
+        matches!(&denied, Err(Error::Refused { status: Code::PermissionDenied, .. })),
+        "{denied:?}"
+    );
+    Ok(())
+}
