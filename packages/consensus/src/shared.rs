@@ -372,10 +372,10 @@ impl<M: Machine> Shared<M> {
             tracing::warn!(group = self.group, "the group's tasks do not end");
         }
         let thread = self.thread.lock().take();
-        if let Some(thread) = thread {
-            if timeout(STOP_LIMIT, thread.end()).await.is_err() {
-                tracing::warn!(group = self.group, "the machine's thread does not end");
-            }
+        if let Some(thread) = thread
+            && timeout(STOP_LIMIT, thread.end()).await.is_err()
+        {
+            tracing::warn!(group = self.group, "the machine's thread does not end");
         }
         self.publish(true);
     }
