@@ -19,7 +19,7 @@ use crate::SERVICE;
 #[derive(Subcommand)]
 pub(crate) enum Backup {
     /// Take a backup of a running member, or of a stopped member's data folder.
-    Save(Save),
+    Save(Box<Save>),
     /// Read a file to its end and check everything in it; answers by its exit code, too.
     Verify(File),
     /// Say what a file holds. Checks it, too.

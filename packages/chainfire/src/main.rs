@@ -46,7 +46,7 @@ enum Command {
         command: Backup,
     },
     /// Make the data folder of a new cluster's first member out of a backup.
-    Restore(commands::Restore),
+    Restore(Box<commands::Restore>),
     /// Print completions for a shell.
     Completions {
         /// Which.

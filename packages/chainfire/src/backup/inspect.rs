@@ -59,7 +59,7 @@ pub fn inspect(path: &Path, bare: bool) -> Result<Inspected, Fault> {
 /// A file whose records can be had.
 pub(super) enum Source {
     Backup(Box<Reader>),
-    Snapshot(Stream),
+    Snapshot(Box<Stream>),
     Etcd(Box<Import>, u64),
 }
 
@@ -76,7 +76,7 @@ impl Source {
             Ok(Source::Backup(Box::new(Reader::open(path)?)))
         } else if start.starts_with(STREAM_MAGIC) {
             file.seek(SeekFrom::Start(0)).map_err(unreadable)?;
-            Ok(Source::Snapshot(Stream::new(file, bytes)?))
+            Ok(Source::Snapshot(Box::new(Stream::new(file, bytes)?)))
         } else if etcd::is(&start) {
             Ok(Source::Etcd(Box::new(etcd::open(path, bare)?), bytes))
         } else if start.is_empty() {
@@ -107,7 +107,7 @@ impl Source {
             }
             Source::Snapshot(mut stream) => {
                 let bytes = stream.bytes;
-                let summary = sum(&mut Records::new(&mut stream, true))?;
+                let summary = sum(&mut Records::new(&mut *stream, true))?;
                 Ok(Inspected {
                     origin: Origin::Snapshot,
                     bytes,
@@ -142,7 +142,7 @@ impl Source {
         };
         match self {
             Source::Backup(mut reader) => with(&mut *reader),
-            Source::Snapshot(mut stream) => with(&mut Records::new(&mut stream, true)),
+            Source::Snapshot(mut stream) => with(&mut Records::new(&mut *stream, true)),
             Source::Etcd(import, _) => with(&mut import.records()),
         }
     }
@@ -167,7 +167,7 @@ fn turned(
 ) -> Result<impl Iterator<Item = Result<Record, Fatal>>, Fault> {
     let mut small = BTreeMap::new();
     let mut first = None;
-    while let Some(record) = records.next() {
+    for record in &mut *records {
         match record.map_err(|e| damaged(e.to_string()))? {
             Record { space: Space::Small, key, value } => {
                 small.insert(key, value);

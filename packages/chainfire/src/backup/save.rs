@@ -218,13 +218,16 @@ fn bad(what: &str) -> Fault {
 }
 
 fn refused(endpoint: &str, status: &Status) -> Fault {
-    let own = Fault::from_status(status);
-    let hint = match (&own, status.code()) {
-        (Some(own), _) if !own.hint.is_empty() => own.hint.clone(),
-        (_, tonic::Code::Unimplemented) => {
+    let own = Fault::from_status(status).map(|own| own.hint).unwrap_or_default();
+    let hint = match status.code() {
+        tonic::Code::Unavailable | tonic::Code::DeadlineExceeded => {
+            format!("{own}; --local takes what this member has").trim_start_matches("; ").into()
+        }
+        tonic::Code::Unimplemented => {
             "is this a member of chainfire? etcd's own: etcdctl snapshot save".into()
         }
-        _ => "check the endpoint and the certificate; --local needs no majority".into(),
+        _ if own.is_empty() => "check the endpoint, the certificate and the user".to_owned(),
+        _ => own,
     };
     let what = format!("{endpoint} gives no backup: {}", status.message());
     Fault::new(codes::BACKUP_SOURCE, Kind::Unavailable, what, hint)
