@@ -133,7 +133,9 @@ impl Deadlines {
             .iter()
             .filter(|(id, lease)| seconds(lease.ttl) > every && !self.expiring.contains(id))
             .filter_map(|(id, lease)| {
-                let left = lease.deadline.saturating_duration_since(now).as_secs() as i64;
+                let left = lease.deadline.saturating_duration_since(now);
+                // Rounded up: a leader that takes over at once must not end it early.
+                let left = left.as_secs() as i64 + i64::from(left.subsec_nanos() > 0);
                 let said = if lease.noted > 0 { lease.noted } else { lease.ttl };
                 (left > 0 && left + every.as_secs() as i64 / 2 < said).then_some((*id, left))
             })
@@ -204,6 +206,14 @@ mod tests {
         assert_eq!(renewed, Renewed::Yes { ttl: 3600, noted: true }, "the note is on its way");
         table.learn(info(1, 3600, 3540), now, NONE);
         assert!(table.take_notes(after(now, 61), every).is_empty());
+    }
+
+    #[test]
+    fn a_note_never_says_less_than_is_left() {
+        let (mut table, now) = (Deadlines::default(), Instant::now());
+        table.learn(info(1, 100, 0), now, NONE);
+        let then = now + Duration::from_millis(70_400);
+        assert_eq!(table.take_notes(then, Duration::from_secs(10)), [(1, 30)], "29.6 are left");
     }
 
     #[test]

@@ -528,6 +528,8 @@ where
     /// the hub has handed out was sent.
     fn tell_progress(&mut self) {
         let Some(revision) = self.shared.hub.taken_up_to(self.stream) else { return };
+        // What was told is not taken back: a queue that is dropped later is read again from here.
+        self.live = self.live.max(revision);
         let mut notice = |watch_id| {
             self.out.push_back(WatchResponse {
                 header: self.shared.headers.at(revision),

@@ -493,6 +493,24 @@ async fn a_quiet_watch_is_told_how_far_it_is() {
     }
 }
 
+/// As when a member that lags installs a snapshot: found by the simulation, seed 328.
+#[tokio::test]
+async fn a_quiet_watch_that_was_told_how_far_it_is_is_not_cancelled_for_what_is_compacted_below() {
+    let bench = Bench::new(QueueLimits::default());
+    let mut client = bench.client();
+    client.create(create("a", "", 0));
+    client.next().await;
+    for _ in 2..=9 {
+        bench.put(&["b"]);
+    }
+    client.ask(RequestUnion::ProgressRequest(WatchProgressRequest {}));
+    assert_eq!(client.next().await.header.unwrap().revision, 9);
+    bench.past.0.lock().compacted = 6;
+    bench.write(&["a"]);
+    bench.hub.skip_to(10);
+    assert_eq!(client.revisions(0, 1).await, [10]);
+}
+
 #[tokio::test]
 async fn without_a_quorum_or_at_the_stop_the_stream_ends_with_a_reason() {
     let bench = Bench::new(QueueLimits::default());
