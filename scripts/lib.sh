@@ -56,12 +56,9 @@ etcd_of() {
   [ -x "$etcd/$suite/etcdctl" ] && [ -x "$etcd/$suite/etcd" ] && return 0
   command -v apt-get >/dev/null 2>&1 && [ -e "$keys" ] || return 1
   # the mirror that this machine uses for Debian's own packages
-  uri=$(apt-get indextargets --format '$(ORIGIN)|$(REPO_URI)|$(CODENAME)' 'Created-By: Packages' 2>/dev/null |
-    awk -F'|' '$1 == "Debian" && $3 !~ /-/ { print $2; exit }')
-  if [ -z "$uri" ]; then # no list was fetched yet, so no origin is known
-    uri=$(apt-get indextargets --format '$(REPO_URI)|$(RELEASE)' 'Created-By: Packages' 2>/dev/null |
-      awk -F'|' -v own="$(. /etc/os-release && echo "${VERSION_CODENAME:-}")" '$2 == own { print $1; exit }')
-  fi
+  uri=$(debian_mirror)
+  # it is not told before the lists have been fetched once
+  [ -n "$uri" ] || { [ "$(id -u)" = 0 ] && apt-get update -qq >/dev/null 2>&1 && uri=$(debian_mirror); }
   [ -n "$uri" ] || return 1
   note "fetching etcd of Debian $suite"
   mkdir -p "$etcd" && work=$(mktemp -d "$etcd/.fetch-XXXXXX") || return 1
@@ -73,6 +70,11 @@ etcd_of() {
     rm -rf "$work"
     return 1
   fi
+}
+
+debian_mirror() {
+  apt-get indextargets --format '$(ORIGIN)|$(REPO_URI)|$(CODENAME)' 'Created-By: Packages' 2>/dev/null |
+    awk -F'|' '$1 == "Debian" && $3 !~ /-/ { print $2; exit }'
 }
 
 _etcd_fetch() {

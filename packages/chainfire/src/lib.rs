@@ -15,6 +15,7 @@ pub mod backup;
 pub mod codes;
 mod data_dir;
 mod follow;
+mod gateway;
 mod joining;
 mod run;
 mod server;

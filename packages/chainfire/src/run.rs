@@ -27,6 +27,7 @@ use crate::assembly::{Assembly, Ground};
 use crate::codes;
 use crate::data_dir::{DataDir, Endpoints};
 use crate::follow::Gates;
+use crate::gateway;
 use crate::joining::{self, Urls};
 use crate::server::Peers;
 use crate::settings::Settings;
@@ -155,18 +156,23 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> Result<Member
             .add_service(rpc::reflection(api::FILE_DESCRIPTOR_SET)?)
             .add_service(rpc::reflection_v1alpha(api::FILE_DESCRIPTOR_SET)?),
     );
+    let web = gateway::router(services.node(), for_clients.clone())?;
     let for_members = services.for_members(host.routes()).add_service(health_service);
     let servers = TaskTracker::new();
     let with_routes = [
-        (Some(listeners.peer), for_members),
-        (listeners.client, for_clients.clone()),
-        (listeners.plaintext, for_clients),
+        (Some(listeners.peer), for_members, None),
+        (listeners.client, for_clients.clone(), Some(web.clone())),
+        (listeners.plaintext, for_clients, Some(web)),
     ];
-    for (server, routes) in with_routes {
+    for (server, routes, web) in with_routes {
         let Some(server) = server else { continue };
         let stop = own_stop.clone();
         servers.spawn(async move {
-            if let Err(fault) = server.serve(routes, stop).await {
+            let served = match web {
+                Some(web) => server.serve_both(routes, web, stop).await,
+                None => server.serve(routes, stop).await,
+            };
+            if let Err(fault) = served {
                 tracing::error!(%fault, "listener ended");
             }
         });

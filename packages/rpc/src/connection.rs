@@ -46,6 +46,8 @@ pub(crate) struct Shared {
     pub(crate) tls: Option<(Tls, ClientAuth)>,
     pub(crate) speaks: Speaks,
     pub(crate) routes: axum::Router,
+    /// For requests that are not gRPC, where both are spoken.
+    pub(crate) web: Option<axum::Router>,
     pub(crate) metrics: Metrics,
     pub(crate) handshakes: Semaphore,
     /// Answer what was asked, take nothing new.
@@ -94,8 +96,12 @@ pub(crate) async fn serve(stream: TcpStream, addr: SocketAddr, shared: Arc<Share
             return;
         }
     };
-    let answering =
-        Answering { routes: shared.routes.clone(), peer, grpc: shared.speaks == Speaks::Grpc };
+    let answering = Answering {
+        routes: shared.routes.clone(),
+        web: shared.web.clone(),
+        peer,
+        grpc: shared.speaks != Speaks::Http,
+    };
     let served = tokio::select! {
         served = converse(io, http2, answering, &shared.stop) => served,
         () = shared.kill.cancelled() => return,

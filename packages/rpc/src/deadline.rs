@@ -20,6 +20,8 @@ type Answer = Result<Response<Body>, Infallible>;
 #[derive(Clone)]
 pub(crate) struct Answering {
     pub(crate) routes: axum::Router,
+    /// For requests that are not gRPC.
+    pub(crate) web: Option<axum::Router>,
     pub(crate) peer: Peer,
     pub(crate) grpc: bool,
 }
@@ -31,6 +33,11 @@ impl hyper::service::Service<Request<Incoming>> for Answering {
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(self.peer.clone());
+        if let Some(web) = &self.web
+            && !is_grpc(request.headers())
+        {
+            return Either::Left(web.clone().call(request));
+        }
         let deadline = if self.grpc { grpc_timeout(request.headers()) } else { None };
         let answer = self.routes.clone().call(request);
         match deadline {
@@ -43,6 +50,11 @@ impl hyper::service::Service<Request<Incoming>> for Answering {
             })),
         }
     }
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(http::header::CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// The header `grpc-timeout`: up to eight digits and a unit. A malformed one is no deadline.

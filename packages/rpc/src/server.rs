@@ -112,7 +112,18 @@ impl Server {
         routes: tonic::service::Routes,
         stop: CancellationToken,
     ) -> Result<(), Fault> {
-        self.run(routes.prepare().into_axum_router(), Speaks::Grpc, stop).await
+        self.run(routes.prepare().into_axum_router(), None, Speaks::Grpc, stop).await
+    }
+
+    /// Serves gRPC as [`Server::serve`] does, and every request that is not gRPC, over HTTP/1 or
+    /// HTTP/2, by `web`.
+    pub async fn serve_both(
+        self,
+        routes: tonic::service::Routes,
+        web: axum::Router,
+        stop: CancellationToken,
+    ) -> Result<(), Fault> {
+        self.run(routes.prepare().into_axum_router(), Some(web), Speaks::Both, stop).await
     }
 
     /// Serves HTTP/1 and HTTP/2 until `stop`, as [`Server::serve`] does. Handlers take the caller
@@ -122,12 +133,13 @@ impl Server {
         router: axum::Router,
         stop: CancellationToken,
     ) -> Result<(), Fault> {
-        self.run(router, Speaks::Http, stop).await
+        self.run(router, None, Speaks::Http, stop).await
     }
 
     async fn run(
         self,
         routes: axum::Router,
+        web: Option<axum::Router>,
         speaks: Speaks,
         stop: CancellationToken,
     ) -> Result<(), Fault> {
@@ -143,6 +155,7 @@ impl Server {
             tls: self.tls,
             speaks,
             routes,
+            web,
             metrics: self.metrics,
             handshakes: Shared::handshake_slots(),
             stop: stop.clone(),

@@ -38,13 +38,15 @@ pub(crate) enum Speaks {
     Grpc,
     /// HTTP/2 or HTTP/1.1.
     Http,
+    /// gRPC, and HTTP/2 or HTTP/1.1 beside it.
+    Both,
 }
 
 impl Speaks {
     pub(crate) fn alpn(self) -> Vec<Vec<u8>> {
         match self {
             Speaks::Grpc => vec![b"h2".to_vec()],
-            Speaks::Http => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+            Speaks::Http | Speaks::Both => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
         }
     }
 }
@@ -150,9 +152,9 @@ impl Tls {
         };
         Ok(match (auth, speaks) {
             (ClientAuth::Required, Speaks::Grpc) => identity.required_grpc.clone(),
-            (ClientAuth::Required, Speaks::Http) => identity.required_http.clone(),
+            (ClientAuth::Required, Speaks::Http | Speaks::Both) => identity.required_http.clone(),
             (ClientAuth::Optional, Speaks::Grpc) => identity.optional_grpc.clone(),
-            (ClientAuth::Optional, Speaks::Http) => identity.optional_http.clone(),
+            (ClientAuth::Optional, Speaks::Http | Speaks::Both) => identity.optional_http.clone(),
         })
     }
 
@@ -160,7 +162,7 @@ impl Tls {
         let loaded = self.now();
         match speaks {
             Speaks::Grpc => loaded.client_grpc.clone(),
-            Speaks::Http => loaded.client_http.clone(),
+            Speaks::Http | Speaks::Both => loaded.client_http.clone(),
         }
     }
 

@@ -381,6 +381,11 @@ impl Cluster {
         self.members[place].dir.join("log")
     }
 
+    /// The files of the operator's certificate.
+    pub fn operator(&self) -> &TlsFiles {
+        &self.operator
+    }
+
     /// The operator's certificate; none without TLS.
     pub fn tls(&self) -> Result<Option<rpc::Tls>> {
         Ok(match self.options.tls {

@@ -98,6 +98,15 @@ impl Kv for KvService {
         Ok(Response::new(answer))
     }
 
+    type RangeStreamStream = super::range_stream::Answers;
+
+    async fn range_stream(
+        &self,
+        request: Request<RangeRequest>,
+    ) -> Result<Response<Self::RangeStreamStream>, Status> {
+        super::range_stream::answer(&self.0, request).await
+    }
+
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
         let node = &self.0;
         node.demand_leader(request.metadata())?;

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use api::chainfire_internal::command::Request as Command;
 use api::etcdserverpb::alarm_request::AlarmAction;
+use api::etcdserverpb::downgrade_request::DowngradeAction;
 use api::etcdserverpb::maintenance_server::Maintenance;
 use api::etcdserverpb::{
-    AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse,
+    AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse, DowngradeInfo,
     DowngradeRequest, DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest, HashResponse,
     MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest, SnapshotResponse, StatusRequest,
     StatusResponse,
@@ -21,11 +22,9 @@ use tonic::{Request, Response, Status};
 
 use super::node::{Node, mismatch};
 use super::refusal;
+use super::version::{self, VERSION};
 use crate::store::{Pack, Reader, Reply, StoreError};
 
-/// The version of etcd whose API this is: clients decide by it what they may use.
-const VERSION: &str = "3.6.0";
-const STORAGE_VERSION: &str = "3.6";
 /// Chunks of a snapshot that wait for a slow client.
 const CHUNKS: usize = 4;
 /// etcd's clients take a snapshot for whole if what precedes the checksum is a multiple of this.
@@ -92,20 +91,23 @@ impl Maintenance for MaintenanceService {
             let kind = AlarmType::try_from(alarm.alarm).map_or("UNKNOWN", |a| a.as_str_name());
             errors.push(format!("memberID:{} alarm:{kind} ", alarm.member_id));
         }
+        let in_use = node.reader.db_size_in_use();
         Ok(Response::new(StatusResponse {
             header: node.headers.at(node.reader.revision()),
             version: VERSION.into(),
-            db_size: node.reader.db_size() as i64,
+            // what is in use counts before compression: clients divide by the size, and take it for
+            // what the quota is held against
+            db_size: node.reader.db_size().max(in_use).max(1) as i64,
             leader: status.leader.unwrap_or(0),
             raft_index: status.last_index,
             raft_term: status.term,
             raft_applied_index: status.applied,
             errors,
-            db_size_in_use: node.reader.db_size_in_use() as i64,
+            db_size_in_use: in_use as i64,
             is_learner: status.member(status.me).is_some_and(|me| !me.voter),
-            storage_version: STORAGE_VERSION.into(),
+            storage_version: VERSION.into(),
             db_size_quota: node.quota_bytes as i64,
-            downgrade_info: None,
+            downgrade_info: Some(DowngradeInfo::default()),
         }))
     }
 
@@ -152,14 +154,16 @@ impl Maintenance for MaintenanceService {
         let revision = node.reader.revision();
         let pack = node.reader.snapshot().map_err(refusal::store)?;
         let (send, receive) = tokio::sync::mpsc::channel(CHUNKS);
-        let answer = move |blob| SnapshotResponse {
+        let expected = node.reader.db_size_in_use();
+        let answer = move |(blob, remaining_bytes)| SnapshotResponse {
             header: node.headers.at(revision),
-            remaining_bytes: 0,
+            remaining_bytes,
             blob,
-            version: STORAGE_VERSION.into(),
+            version: VERSION.into(),
         };
         // Ends when the client is gone: then sending fails.
-        consensus::pump(Copy::new(pack).map(move |blob| blob.map(&answer)), send);
+        let copy = Copy::new(pack, expected).map(move |piece| piece.map(&answer));
+        consensus::pump(copy, send);
         Ok(Response::new(Box::pin(ReceiverStream::new(receive))))
     }
 
@@ -178,8 +182,8 @@ impl Maintenance for MaintenanceService {
         if target.id != node.me() {
             node.group.transfer_leader(target.id).await.map_err(refusal::membership)?;
         }
-        let header = node.headers.at(node.reader.revision());
-        Ok(Response::new(MoveLeaderResponse { header }))
+        // as etcd answers it
+        Ok(Response::new(MoveLeaderResponse { header: None }))
     }
 
     async fn downgrade(
@@ -187,28 +191,37 @@ impl Maintenance for MaintenanceService {
         request: Request<DowngradeRequest>,
     ) -> Result<Response<DowngradeResponse>, Status> {
         self.0.allow_root(&self.0.caller(&request).await?).await?;
-        Err(Status::from(&refusal::NO_DOWNGRADE))
+        let request = request.into_inner();
+        Err(match DowngradeAction::try_from(request.action) {
+            Ok(DowngradeAction::Validate | DowngradeAction::Enable) => {
+                version::downgrade(&request.version)
+            }
+            Ok(DowngradeAction::Cancel) => Status::from(&refusal::NOT_DOWNGRADING),
+            Err(_) => Status::from(&refusal::UNKNOWN_METHOD),
+        })
     }
 }
 
 /// A snapshot as etcd's clients save it: the chunks, zeros up to a whole block, and the SHA-256 of
-/// all that as the last message.
+/// all that as the last message. Beside each, the bytes that follow: estimated, since the size is
+/// known at the end only, but 0 exactly from the last block on, which some clients take for the end.
 struct Copy {
     pack: Pack,
+    expected: u64,
     digest: Option<digest::Context>,
     bytes: u64,
     padded: bool,
 }
 
 impl Copy {
-    fn new(pack: Pack) -> Copy {
+    fn new(pack: Pack, expected: u64) -> Copy {
         let digest = Some(digest::Context::new(&digest::SHA256));
-        Copy { pack, digest, bytes: 0, padded: false }
+        Copy { pack, expected, digest, bytes: 0, padded: false }
     }
 }
 
 impl Iterator for Copy {
-    type Item = Result<Bytes, Status>;
+    type Item = Result<(Bytes, u64), Status>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let digest = self.digest.as_mut()?;
@@ -228,11 +241,12 @@ impl Iterator for Copy {
             }
             None => {
                 let whole = self.digest.take()?.finish();
-                return Some(Ok(Bytes::copy_from_slice(whole.as_ref())));
+                return Some(Ok((Bytes::copy_from_slice(whole.as_ref()), 0)));
             }
         };
         digest.update(&blob);
         self.bytes += blob.len() as u64;
-        Some(Ok(blob))
+        let left = if self.padded { 0 } else { self.expected.saturating_sub(self.bytes).max(1) };
+        Some(Ok((blob, left)))
     }
 }

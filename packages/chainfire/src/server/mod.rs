@@ -16,8 +16,10 @@ mod maintenance;
 mod metrics;
 mod node;
 mod peers;
+mod range_stream;
 mod refusal;
 mod turn;
+mod version;
 mod watch;
 
 use std::sync::Arc;
@@ -42,6 +44,7 @@ pub(crate) use lessor::Lessor;
 pub(crate) use metrics::{Gauges, Metrics};
 pub(crate) use node::Node;
 pub(crate) use peers::{Peers, SERVICE};
+pub(crate) use version::VERSION;
 pub(crate) use watch::{Hub, QueueLimits, Sessions, feed};
 
 use crate::store::Reader;
@@ -63,6 +66,11 @@ impl Services {
     pub(crate) fn new(node: Arc<Node>, sessions: Sessions<Reader>, least_ttl: i64) -> Services {
         let membership = Arc::new(join::MembershipService::new(node.clone()));
         Services { node, sessions, membership, least_ttl }
+    }
+
+    /// What the services share.
+    pub(crate) fn node(&self) -> Arc<Node> {
+        self.node.clone()
     }
 
     /// What clients may call.

@@ -228,6 +228,36 @@ pub(crate) const BAD_NAME: Refusal = refusal(
     codes::BAD_REQUEST,
     "name the member, and keep the nonce in its data folder before the first call",
 );
+pub(crate) const NO_VERSION: Refusal = refusal(
+    Code::InvalidArgument,
+    "etcdserver: wrong downgrade target version format",
+    codes::BAD_REQUEST,
+    "name it as major.minor, such as 3.5",
+);
+pub(crate) const NOT_DOWNGRADING: Refusal = refusal(
+    Code::FailedPrecondition,
+    "etcdserver: no inflight downgrade job",
+    codes::UNSUPPORTED,
+    "there is nothing to cancel",
+);
+pub(crate) const UNKNOWN_METHOD: Refusal = refusal(
+    Code::Unknown,
+    "etcdserver: unknown method",
+    codes::BAD_REQUEST,
+    "use one of the actions of the API",
+);
+pub(crate) const STREAM_SORTS: Refusal = refusal(
+    Code::Unimplemented,
+    "RangeStream does not support custom sort orders",
+    codes::UNSUPPORTED,
+    "use Range, or take the pairs in key order",
+);
+pub(crate) const STREAM_FILTERS: Refusal = refusal(
+    Code::Unimplemented,
+    "RangeStream does not support revision filters",
+    codes::UNSUPPORTED,
+    "use Range, or leave out what does not fit",
+);
 /// A mistake of ours.
 pub(crate) const MISMATCH: Refusal = refusal(
     Code::Internal,

@@ -26,6 +26,21 @@ pub fn range(request: &RangeRequest) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Whether the answer is in key order as it is found.
+pub fn in_key_order(request: &RangeRequest) -> bool {
+    request.sort_order == SortOrder::None as i32
+        || (request.sort_target == SortTarget::Key as i32
+            && request.sort_order == SortOrder::Ascend as i32)
+}
+
+/// Whether pairs are to be left out by their revisions.
+pub fn has_revision_bounds(request: &RangeRequest) -> bool {
+    request.min_mod_revision != 0
+        || request.max_mod_revision != 0
+        || request.min_create_revision != 0
+        || request.max_create_revision != 0
+}
+
 /// Checks a put.
 pub fn put(request: &PutRequest) -> Result<(), StoreError> {
     if request.key.is_empty() {

@@ -15,7 +15,7 @@ use super::layout::{self, Spaces, Version};
 use super::{KeyRange, StoreError};
 
 /// Versions of one key to step over before seeking.
-const STEPS: usize = 16;
+pub(super) const STEPS: usize = 16;
 
 /// The range as it was at `revision`, which must not be compacted: at least the first `want`
 /// entries, with values, and how many there were.
@@ -95,7 +95,7 @@ pub(super) fn within(
     Ok(Some(Arc::new(entry)))
 }
 
-fn stored_bounds(range: &KeyRange) -> (Bound<Bytes>, Bound<Bytes>) {
+pub(super) fn stored_bounds(range: &KeyRange) -> (Bound<Bytes>, Bound<Bytes>) {
     let (low, high) = range.bounds();
     let low = match low {
         Bound::Included(key) | Bound::Excluded(key) => Bound::Included(layout::versions_from(key)),
@@ -153,7 +153,7 @@ impl Walk {
     }
 }
 
-fn position(part: &[u8], revision: i64, sub: u32) -> Bytes {
+pub(super) fn position(part: &[u8], revision: i64, sub: u32) -> Bytes {
     let mut out = Vec::with_capacity(part.len() + 12);
     out.put_slice(part);
     out.put_u64(!(revision as u64));

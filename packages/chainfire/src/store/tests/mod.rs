@@ -4,6 +4,7 @@ mod auth;
 mod crash;
 mod install;
 mod model;
+mod pages;
 mod random;
 mod reads;
 mod script;
