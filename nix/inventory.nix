@@ -36,6 +36,7 @@ let
   ports = {
     client = 2379;
     peer = 2380;
+    gossip = 2381; # UDP
     ops = 9379;
   };
 
@@ -474,6 +475,10 @@ rec {
       );
       client = listener ports.client;
       peer = listener ports.peer;
+      gossip = {
+        listen = socket here ports.gossip;
+        inherit (inventory.nodes.${name}) roles;
+      };
       ops.listen = socket here ports.ops;
     };
 }

@@ -53,7 +53,7 @@ in
     openFirewall = mkOption {
       type = types.bool;
       default = false;
-      description = "Whether other machines may reach the client and peer ports. The ops port stays closed.";
+      description = "Whether other machines may reach the client, peer and gossip ports. The ops port stays closed.";
     };
     credentials = {
       cert = secret "the service's certificate";
@@ -178,5 +178,8 @@ in
       (port cfg.settings.client.listen)
       (port cfg.settings.peer.listen)
     ];
+    networking.firewall.allowedUDPPorts = lib.optional (
+      cfg.openFirewall && cfg.settings ? gossip.listen
+    ) (port cfg.settings.gossip.listen);
   };
 }

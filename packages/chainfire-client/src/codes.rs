@@ -18,6 +18,8 @@ pub const COMPACTED: Code = Code("CF-5006");
 pub const LEASE_LOST: Code = Code("CF-5007");
 /// Another holder leads now; the guarded write was not done.
 pub const DEPOSED: Code = Code("CF-5008");
+/// The lease of a lock or leadership is past its safe time; the guarded write was not sent.
+pub const UNSAFE: Code = Code("CF-5011");
 /// The watch was closed by its owner.
 pub const CLOSED: Code = Code("CF-5009");
 /// A member's answer contradicts the protocol.

@@ -110,6 +110,21 @@ impl Endpoints {
         helps
     }
 
+    /// Calls this endpoint, once, and no other.
+    pub(crate) async fn call_one<T, Fut>(&self, place: usize, call: Fut) -> Result<T, Error>
+    where
+        Fut: Future<Output = Result<Response<T>, Status>>,
+    {
+        match tokio::time::timeout(self.options.deadline, call).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => match judge(&status) {
+                Verdict::Refused(error) => Err(error),
+                _ => Err(self.unreachable(describe(&status))),
+            },
+            Err(_) => Err(self.unreachable(format!("no answer from {} in time", self.urls[place]))),
+        }
+    }
+
     fn unreachable(&self, last: String) -> Error {
         Error::Unreachable { endpoints: self.urls.join(","), last }
     }

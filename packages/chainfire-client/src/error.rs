@@ -65,12 +65,21 @@ pub enum Error {
     },
     /// Another holder leads now; the guarded write was not done.
     #[error(
-        "{} no longer leader of {election}, stop acting as leader and campaign again",
+        "{} no longer holds {election}, stop acting as its holder and take another turn",
         codes::DEPOSED
     )]
     Deposed {
-        /// Name of the election.
+        /// Name of the election or lock.
         election: String,
+    },
+    /// The lease under a lock or leadership is past its safe time; the guarded write was not sent.
+    #[error(
+        "{} the lease under {name} was not kept alive in time, wait for a keep-alive or take another turn",
+        codes::UNSAFE
+    )]
+    Unsafe {
+        /// Name of the election or lock.
+        name: String,
     },
     /// The watch was closed by its owner.
     #[error("{} the watch is closed", codes::CLOSED)]
@@ -108,6 +117,7 @@ impl Error {
             Error::Compacted { .. } => codes::COMPACTED,
             Error::LeaseLost { .. } => codes::LEASE_LOST,
             Error::Deposed { .. } => codes::DEPOSED,
+            Error::Unsafe { .. } => codes::UNSAFE,
             Error::Closed => codes::CLOSED,
             Error::Protocol(_) => codes::PROTOCOL,
         }
@@ -128,7 +138,7 @@ impl Error {
             Error::Refused { status, .. } => kind_of(*status),
             Error::Compacted { .. } => Kind::OutOfRange,
             Error::LeaseLost { .. } => Kind::NotFound,
-            Error::Deposed { .. } => Kind::Precondition,
+            Error::Deposed { .. } | Error::Unsafe { .. } => Kind::Precondition,
             Error::Protocol(_) => Kind::Internal,
         }
     }

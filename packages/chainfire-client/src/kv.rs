@@ -3,6 +3,8 @@
 use crate::auth::Channel;
 use crate::endpoints::Repeat;
 use crate::{Client, Compare, Error, KeyValue, Op, OpResult, prefix_end};
+use api::chainfire::LocalRangeRequest;
+use api::chainfire::local_client::LocalClient;
 use api::etcdserverpb::kv_client::KvClient;
 use api::etcdserverpb::{DeleteRangeRequest, PutRequest, RangeRequest, RangeResponse};
 use bytes::Bytes;
@@ -60,7 +62,80 @@ pub struct Listing {
     pub kvs: Vec<KeyValue>,
 }
 
+/// What a read promises, and what it costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Consistency {
+    /// It sees every write that was acknowledged before it began. Needs a leader and a majority.
+    #[default]
+    Linearizable,
+    /// What the asked member has applied: some past state, all of one revision. Needs no leader. If
+    /// the member fails the next one is asked, and its state may be older.
+    Serializable,
+    /// What the asked member has applied, and no other is asked in its place. Needs no leader. Read
+    /// after read sees states that do not grow older while that member's process lives.
+    Local,
+}
+
+/// The answer to a local read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LocalRange {
+    /// What was read; its header has the revision of the member's state.
+    pub range: RangeResponse,
+    /// Whether the member can reach a leader and a majority at the moment.
+    pub in_quorum: bool,
+    /// Entries that the member knows to be committed and has not applied.
+    pub known_behind: u64,
+}
+
 impl Client {
+    /// The key, read as told.
+    pub async fn get_with(
+        &self,
+        key: impl Into<Bytes>,
+        consistency: Consistency,
+    ) -> Result<Option<KeyValue>, Error> {
+        let request = RangeRequest { key: key.into(), ..RangeRequest::default() };
+        Ok(self.range_with(request, consistency).await?.kvs.into_iter().next())
+    }
+
+    /// Any Range request as etcd defines it, read as told, whatever its own `serializable` says.
+    pub async fn range_with(
+        &self,
+        mut request: RangeRequest,
+        consistency: Consistency,
+    ) -> Result<RangeResponse, Error> {
+        request.serializable = consistency != Consistency::Linearizable;
+        match consistency {
+            Consistency::Local => Ok(self.local_range(request, 0).await?.range),
+            _ => self.range(request).await,
+        }
+    }
+
+    /// A range over what the asked member alone has applied, which is the first endpoint that did
+    /// not fail. It waits until the member has applied revision `at_least`: who gives the revision
+    /// that a write answered reads that write, on any member.
+    ///
+    /// # Errors
+    /// The member does not answer, or did not reach the revision in time.
+    pub async fn local_range(
+        &self,
+        request: RangeRequest,
+        at_least: i64,
+    ) -> Result<LocalRange, Error> {
+        let (place, channel) = self.endpoints.current();
+        self.endpoints.ready(place).await;
+        let request = LocalRangeRequest { range: Some(request), at_least_revision: at_least };
+        let mut client = LocalClient::new(channel).max_decoding_message_size(MAX_ANSWER);
+        let answer = self.endpoints.call_one(place, client.range(request)).await?;
+        Ok(LocalRange {
+            range: answer
+                .range
+                .ok_or_else(|| Error::Protocol("a local range without a range".to_owned()))?,
+            in_quorum: answer.in_quorum,
+            known_behind: answer.committed_index.saturating_sub(answer.applied_index),
+        })
+    }
+
     /// The key as it is now (linearizable).
     pub async fn get(&self, key: impl Into<Bytes>) -> Result<Option<KeyValue>, Error> {
         let request = RangeRequest { key: key.into(), ..RangeRequest::default() };

@@ -25,6 +25,29 @@ enum State {
     Lost,
 }
 
+/// Sees a lease from somewhere else.
+#[derive(Debug, Clone)]
+pub(crate) struct LeaseWatch {
+    state: watch::Receiver<State>,
+    margin: Duration,
+}
+
+impl LeaseWatch {
+    pub(crate) fn is_safe(&self) -> bool {
+        match *self.state.borrow() {
+            State::Until(until) => until.saturating_duration_since(Instant::now()) > self.margin,
+            State::Lost => false,
+        }
+    }
+}
+
+/// What a guarded write is sent under.
+#[derive(Debug, Clone)]
+pub(crate) struct Safety {
+    pub(crate) lease: LeaseWatch,
+    pub(crate) name: String,
+}
+
 /// A lease that is kept alive as long as this exists. Dropping it gives it up in the background;
 /// [`Lease::revoke`] waits for that.
 #[derive(Debug)]
@@ -114,6 +137,20 @@ impl Lease {
     /// True once it may no longer be relied on.
     pub fn is_lost(&self) -> bool {
         self.remaining().is_zero()
+    }
+
+    /// Whether it is within its safe time, by the monotonic clock of this process: the time to live
+    /// less a tenth, counted from when the last answered keep-alive was *sent*. The cluster ends it
+    /// a tenth of its time to live after that at the earliest, however long answers take.
+    ///
+    /// It turns true again when a keep-alive is answered. The clock stands still while the whole
+    /// machine sleeps, so what must hold then, too, needs the fencing token.
+    pub fn is_safe(&self) -> bool {
+        self.watch().is_safe()
+    }
+
+    pub(crate) fn watch(&self) -> LeaseWatch {
+        LeaseWatch { state: self.state.clone(), margin: self.ttl / 10 }
     }
 
     /// Returns when it is lost.

@@ -7,7 +7,8 @@
 //!   changes of leader; where history is gone it ends with [`Error::Compacted`].
 //! - A [`Lease`] kept alive says when it is lost, by the monotonic clock and never later than
 //!   the cluster does.
-//! - A [`Leadership`] carries a fencing token, and its writes compare it in the same transaction.
+//! - A [`Lock`] and a [`Leadership`] carry a fencing token. Their writes compare it in the same
+//!   transaction, and are not even sent once the holder's own clock says that its time is over.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), chainfire_client::Error> {
@@ -29,9 +30,12 @@ pub mod codes;
 mod election;
 mod endpoints;
 mod error;
+mod gossip;
 mod kv;
 mod lease;
+mod lock;
 mod members;
+mod turn;
 mod txn;
 mod verdict;
 mod watch;
@@ -41,8 +45,10 @@ pub use auth::Credentials;
 pub use client::{Client, Options};
 pub use election::Leadership;
 pub use error::Error;
-pub use kv::{Deleted, Expect, Listing, Swap};
+pub use gossip::{About, Node, NodeState, NodesWatcher};
+pub use kv::{Consistency, Deleted, Expect, Listing, LocalRange, Swap};
 pub use lease::Lease;
+pub use lock::Lock;
 pub use members::{EndpointStatus, Member};
 pub use txn::{Compare, Done, Op, OpResult, Txn};
 pub use watch::{Changes, Event, EventKind, Watch, Watcher};

@@ -2,6 +2,7 @@
 
 use crate::endpoints::Repeat;
 use crate::kv::kv;
+use crate::lease::Safety;
 use crate::{Client, Error, KeyValue, prefix_end};
 use api::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use api::etcdserverpb::{
@@ -142,12 +143,13 @@ pub struct Done {
 pub struct Txn {
     client: Client,
     request: TxnRequest,
+    safety: Option<Safety>,
 }
 
 impl Client {
     /// Begins a transaction.
     pub fn txn(&self) -> Txn {
-        Txn { client: self.clone(), request: TxnRequest::default() }
+        Txn { client: self.clone(), request: TxnRequest::default(), safety: None }
     }
 }
 
@@ -170,6 +172,11 @@ impl Txn {
         self
     }
 
+    /// Sends it only while a lease is within its safe time.
+    pub(crate) fn while_safe(self, safety: Safety) -> Txn {
+        Txn { safety: Some(safety), ..self }
+    }
+
     fn repeat(&self) -> Repeat {
         let reads =
             |op: &pb::RequestOp| matches!(op.request, Some(request_op::Request::RequestRange(_)));
@@ -180,6 +187,9 @@ impl Txn {
 
     /// Does it, atomically.
     pub async fn commit(self) -> Result<Done, Error> {
+        if let Some(safety) = self.safety.as_ref().filter(|safety| !safety.lease.is_safe()) {
+            return Err(Error::Unsafe { name: safety.name.clone() });
+        }
         let repeat = self.repeat();
         let answer = self
             .client

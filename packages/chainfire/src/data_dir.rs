@@ -57,6 +57,8 @@ pub struct Endpoints {
     pub ops: Option<String>,
     /// Clients without TLS.
     pub plaintext: Option<String>,
+    /// Gossip, over UDP.
+    pub gossip: Option<String>,
     /// The member.
     pub member_id: u64,
     /// The process.
@@ -171,6 +173,20 @@ impl DataDir {
         self.replace("member.json", &json(owner)?)
     }
 
+    /// The number of this run of the process: larger than all before it, and near the wall clock,
+    /// so that also a folder that lost this file goes on with larger ones.
+    pub(crate) fn next_run(&self, unix_ms: u64) -> Result<u64, Fault> {
+        let path = self.join("run");
+        let last = match std::fs::read_to_string(&path) {
+            Ok(text) => text.trim().parse().unwrap_or(0),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => 0,
+            Err(e) => return Err(unusable(&path, &e)),
+        };
+        let run = unix_ms.max(u64::saturating_add(last, 1));
+        self.replace("run", run.to_string().as_bytes())?;
+        Ok(run)
+    }
+
     /// Says where the process listens.
     pub(crate) fn keep_endpoints(&self, endpoints: &Endpoints) -> Result<(), Fault> {
         self.replace("endpoints.json", &json(endpoints)?)
@@ -192,6 +208,19 @@ impl DataDir {
             File::open(&self.path)?.sync_all()
         };
         write().map_err(|e: std::io::Error| unusable(&path, &e))
+    }
+}
+
+/// The cluster whose data is in a folder, if it is anybody's.
+pub(crate) fn known_cluster(folder: &Path) -> Result<Option<Uuid>, Fault> {
+    let path = folder.join("member.json");
+    match std::fs::read_to_string(&path) {
+        Ok(text) => {
+            let owner: Owner = serde_json::from_str(&text).map_err(|e| unusable(&path, &e))?;
+            Ok(Some(owner.cluster_id))
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(unusable(&path, &e)),
     }
 }
 

@@ -14,7 +14,9 @@ mod assembly;
 pub mod backup;
 pub mod codes;
 mod data_dir;
+pub mod embed;
 mod follow;
+mod gossip;
 mod gateway;
 mod joining;
 mod run;
@@ -23,5 +25,6 @@ pub mod settings;
 pub mod store;
 
 pub use data_dir::Endpoints;
+pub use gossip::{About, Node, NodeState, Nodes};
 pub use run::{Member, run, start};
 pub use settings::Settings;

@@ -18,6 +18,7 @@ use journal::{Journal, RealDisk};
 use prometheus::Registry;
 use rpc::{ClientAuth, Peer, Server, Tls};
 use telemetry::Health;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,6 +28,7 @@ use crate::assembly::{Assembly, Ground};
 use crate::codes;
 use crate::data_dir::{DataDir, Endpoints};
 use crate::follow::Gates;
+use crate::gossip::{self, Gossip, Nodes};
 use crate::gateway;
 use crate::joining::{self, Urls};
 use crate::server::Peers;
@@ -54,6 +56,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Faul
 /// A running member.
 pub struct Member {
     endpoints: Endpoints,
+    nodes: Option<watch::Receiver<Arc<Nodes>>>,
     group: Group<Store>,
     host: Host,
     journal: Journal,
@@ -83,7 +86,12 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> Result<Member
         check_identity(tls, &settings.name)?;
     }
     let listeners = listen(&settings, tls.as_ref()).await?;
+    let udp = match &settings.gossip {
+        Some(gossip) => Some(Gossip::bind(gossip).await?),
+        None => None,
+    };
     let mut endpoints = listeners.endpoints();
+    endpoints.gossip = udp.as_ref().and_then(|udp| udp.local_addr().ok()).map(|it| it.to_string());
     let urls = urls(&settings, &listeners);
 
     let (health, registry) = (Health::new(), Registry::new());
@@ -136,6 +144,23 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> Result<Member
         tracing::info!(cluster = %settings.cluster_id, "formed");
     }
 
+    let gossip = match (udp, &settings.gossip) {
+        (Some(socket), Some(gossip)) => {
+            let begin = gossip::Start {
+                settings: gossip,
+                me,
+                run: data.next_run(unix_ms())?,
+                socket,
+                client_urls: urls.client.clone(),
+                peer_urls: urls.peer.clone(),
+                status: group.watch_status(),
+                peers: peers.clone(),
+                registry: &registry,
+            };
+            Some(Gossip::start(begin, own_stop.clone())?)
+        }
+        _ => None,
+    };
     let (reporter, health_service) = rpc::health();
     let ground = Ground {
         settings,
@@ -151,6 +176,12 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> Result<Member
         stop: own_stop.clone(),
     };
     let Assembly { services, tasks, failure } = ground.assemble()?;
+    let (gossip, gossiping) = gossip.unzip();
+    let nodes = gossip.as_ref().map(|gossip: &Gossip| gossip.nodes.clone());
+    let services = services.with_gossip(gossip);
+    if let Some(gossiping) = gossiping {
+        tasks.spawn(gossiping);
+    }
     let for_clients = services.for_clients(
         Routes::new(health_service.clone())
             .add_service(rpc::reflection(api::FILE_DESCRIPTOR_SET)?)
@@ -183,6 +214,7 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> Result<Member
     let failure = Some(failure);
     Ok(Member {
         endpoints,
+        nodes,
         group,
         host,
         journal,
@@ -209,6 +241,16 @@ impl Member {
     /// What it knows of the cluster.
     pub fn status(&self) -> consensus::Status {
         self.group.status()
+    }
+
+    /// Follows what it knows of the cluster: who leads, who is a member.
+    pub fn watch_status(&self) -> watch::Receiver<consensus::Status> {
+        self.group.watch_status()
+    }
+
+    /// Follows which members answer, by gossip; none where gossip is off.
+    pub fn watch_nodes(&self) -> Option<watch::Receiver<Arc<Nodes>>> {
+        self.nodes.clone()
     }
 
     /// Returns when the member cannot go on, with the reason.
@@ -260,6 +302,12 @@ impl Member {
             Err(_) => tracing::info!("leadership not handed over in time"),
         }
     }
+}
+
+/// Wall time, for people and for numbering runs.
+fn unix_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn check_identity(tls: &Tls, name: &str) -> Result<(), Fault> {

@@ -1,5 +1,6 @@
 //! What can be set, with its defaults and its checks.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -43,6 +44,8 @@ pub struct Settings {
     /// Members speak to each other without TLS; only without `[tls]`.
     #[serde(default)]
     pub plaintext_peer: bool,
+    /// Who is there, by SWIM gossip; without it there is none.
+    pub gossip: Option<GossipSettings>,
     /// How to log.
     #[serde(default)]
     pub log: telemetry::LogSettings,
@@ -87,6 +90,44 @@ pub struct Endpoint {
 pub struct Plaintext {
     /// Address and port; port 0 takes a free one.
     pub listen: SocketAddr,
+}
+
+/// Gossip between the members, over UDP. It informs and never decides.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GossipSettings {
+    /// Address and UDP port; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Where others send to; without it the address that is listened on, or, where that is all of
+    /// them, the one in the peer URL.
+    pub advertise: Option<SocketAddr>,
+    /// How often each member probes another. One that answers nobody is suspected after one such
+    /// time, and down after three more.
+    #[serde(default = "probe_ms")]
+    pub probe_ms: u64,
+    /// What this node is for, told to others.
+    #[serde(default)]
+    pub roles: Vec<String>,
+    /// Whatever else others shall know of this node.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+impl GossipSettings {
+    /// On this address, with defaults for all else.
+    pub fn on(listen: SocketAddr) -> GossipSettings {
+        GossipSettings {
+            listen,
+            advertise: None,
+            probe_ms: probe_ms(),
+            roles: Vec::new(),
+            labels: BTreeMap::new(),
+        }
+    }
+}
+
+fn probe_ms() -> u64 {
+    1000
 }
 
 /// Sizes and times of the store.
@@ -171,6 +212,30 @@ impl Default for Auth {
 }
 
 impl Settings {
+    /// Defaults, for a member of this name: it joins, nobody can reach it but at `peer`, and that
+    /// is not all it needs.
+    pub fn new(name: String, data_dir: PathBuf, cluster_id: Uuid, peer: Endpoint) -> Settings {
+        Settings {
+            name,
+            data_dir,
+            cluster_id,
+            initial: Initial::default(),
+            join: Vec::new(),
+            client: None,
+            peer,
+            ops: None,
+            tls: None,
+            plaintext: None,
+            plaintext_peer: false,
+            gossip: None,
+            log: telemetry::LogSettings::default(),
+            storage: Storage::default(),
+            raft: Raft::default(),
+            limits: Limits::default(),
+            auth: Auth::default(),
+        }
+    }
+
     /// Refuses what cannot work, before anything is touched.
     pub fn check(&self) -> Result<(), Fault> {
         let refuse = |what: &str, hint: &str| {
@@ -219,6 +284,28 @@ impl Settings {
                 "raft times do not fit together",
                 "heartbeat_ms is at least 10, election_ms at least three heartbeats",
             );
+        }
+        if let Some(gossip) = &self.gossip {
+            if !(50..=60_000).contains(&gossip.probe_ms) {
+                return refuse("gossip.probe_ms is out of range", "50 to 60000");
+            }
+            if gossip.advertise.is_some_and(|it| it.ip().is_unspecified() || it.port() == 0) {
+                return refuse(
+                    "gossip.advertise is no address that others can send to",
+                    "name one address and port of this node",
+                );
+            }
+            let texts = gossip.labels.iter().flat_map(|(key, value)| [key, value]);
+            let fit = |text: &String| text.len() <= 128;
+            if gossip.roles.len() > 32
+                || gossip.labels.len() > 32
+                || !gossip.roles.iter().chain(texts).all(fit)
+            {
+                return refuse(
+                    "gossip.roles or gossip.labels say too much",
+                    "at most 32 of each, each text at most 128 bytes",
+                );
+            }
         }
         let limits = &self.limits;
         if !(1024..=REQUEST_MAX).contains(&limits.request_bytes) {
@@ -312,6 +399,12 @@ mod tests {
             ("[ops]", "[limits]\nrequest_bytes = 16777217\n[ops]", "to 16777216"),
             ("[ops]", "[limits]\nrequest_bytes = 1023\n[ops]", "request_bytes"),
             ("[ops]", "[limits]\nprogress_seconds = 0\n[ops]", "seconds"),
+            ("[ops]", "[gossip]\nlisten = \"0.0.0.0:1\"\nprobe_ms = 1\n[ops]", "probe_ms"),
+            (
+                "[ops]",
+                "[gossip]\nlisten = \"0.0.0.0:1\"\nadvertise = \"0.0.0.0:1\"\n[ops]",
+                "gossip.advertise",
+            ),
             ("listen = \"127.0.1.1:2380\"", "listne = \"127.0.1.1:2380\"", "listne"),
             ("initial = \"form\"", "initial = \"maybe\"", "maybe"),
         ];

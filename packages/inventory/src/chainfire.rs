@@ -11,6 +11,8 @@ use crate::{Inventory, Node, Role, codes};
 /// Chainfire's ports on every node.
 const CLIENT_PORT: u16 = 2379;
 const PEER_PORT: u16 = 2380;
+/// UDP.
+const GOSSIP_PORT: u16 = 2381;
 const OPS_PORT: u16 = 9379;
 
 /// Where one node keeps the files of its Chainfire.
@@ -102,6 +104,7 @@ pub fn chainfire_settings(
         .filter(|(name, _)| *name != node)
         .map(|(_, other)| quote(&other.url(PEER_PORT)))
         .collect();
+    let roles: Vec<String> = here.roles.iter().map(|role| quote(role.name())).collect();
     let file = |path: &PathBuf| quote(&path.to_string_lossy());
     let mut text = String::new();
     // writing to a String cannot fail
@@ -111,6 +114,7 @@ pub fn chainfire_settings(
          join = [{join}]\n\
          name = {name}\n\
          \n[client]\nadvertise = {client_url}\nlisten = {client}\n\
+         \n[gossip]\nlisten = {gossip}\nroles = [{roles}]\n\
          \n[ops]\nlisten = {ops}\n\
          \n[peer]\nadvertise = {peer_url}\nlisten = {peer}\n\
          \n[tls]\nca = {ca}\ncert = {cert}\nkey = {key}\n",
@@ -119,6 +123,8 @@ pub fn chainfire_settings(
         join = join.join(", "),
         client_url = quote(&here.url(CLIENT_PORT)),
         client = quote(&here.socket(CLIENT_PORT).to_string()),
+        gossip = quote(&here.socket(GOSSIP_PORT).to_string()),
+        roles = roles.join(", "),
         ops = quote(&here.socket(OPS_PORT).to_string()),
         peer_url = quote(&here.url(PEER_PORT)),
         peer = quote(&here.socket(PEER_PORT).to_string()),

@@ -7,5 +7,7 @@ mod election;
 mod failover;
 mod kv;
 mod lease;
+mod levels;
+mod lock;
 mod watch;
 mod world;

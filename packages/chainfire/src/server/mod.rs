@@ -11,19 +11,23 @@ mod join;
 mod kv;
 mod lease;
 mod lessor;
+mod local;
 mod lock;
 mod maintenance;
 mod metrics;
 mod node;
 mod peers;
 mod range_stream;
-mod refusal;
+pub(crate) mod refusal;
 mod turn;
 mod version;
 mod watch;
 
 use std::sync::Arc;
 
+use api::chainfire::gossip_peer_server::GossipPeerServer;
+use api::chainfire::gossip_server::GossipServer;
+use api::chainfire::local_server::LocalServer;
 use api::chainfire::membership_server::MembershipServer;
 use api::etcdserverpb::auth_server::AuthServer;
 use api::etcdserverpb::cluster_server::ClusterServer;
@@ -47,6 +51,7 @@ pub(crate) use peers::{Peers, SERVICE};
 pub(crate) use version::VERSION;
 pub(crate) use watch::{Hub, QueueLimits, Sessions, feed};
 
+use crate::gossip::{Gossip, GossipService, GreetService};
 use crate::store::Reader;
 
 /// What a message may have beyond the largest request, so that a request that is somewhat too
@@ -59,13 +64,19 @@ pub(crate) struct Services {
     node: Arc<Node>,
     sessions: Sessions<Reader>,
     membership: Arc<join::MembershipService>,
+    gossip: Option<Gossip>,
     least_ttl: i64,
 }
 
 impl Services {
     pub(crate) fn new(node: Arc<Node>, sessions: Sessions<Reader>, least_ttl: i64) -> Services {
         let membership = Arc::new(join::MembershipService::new(node.clone()));
-        Services { node, sessions, membership, least_ttl }
+        Services { node, sessions, membership, gossip: None, least_ttl }
+    }
+
+    /// With gossip, which is none without this.
+    pub(crate) fn with_gossip(self, gossip: Option<Gossip>) -> Services {
+        Services { gossip, ..self }
     }
 
     /// What the services share.
@@ -95,14 +106,20 @@ impl Services {
             .add_service(LockServer::new(lock::LockService(turns)))
             .add_service(election)
             .add_service(MaintenanceServer::new(maintenance))
-            .add_service(AuthServer::new(auth::AuthService(node)));
+            .add_service(AuthServer::new(auth::AuthService(node)))
+            .add_service(LocalServer::new(local::LocalService(self.node.clone())))
+            .add_service(GossipServer::new(GossipService::new(
+                self.node.clone(),
+                self.gossip.clone(),
+            )));
         self.for_all(routes, false)
     }
 
     /// What members ask of each other besides Raft. They are known by their certificates and may do
     /// all of it; anybody else is judged as on the clients' port.
     pub(crate) fn for_members(&self, routes: Routes) -> Routes {
-        self.for_all(routes, true)
+        let greet = GreetService::new(self.node.clone(), self.gossip.clone());
+        self.for_all(routes.add_service(GossipPeerServer::new(greet)), true)
     }
 
     fn for_all(&self, routes: Routes, among_members: bool) -> Routes {

@@ -258,6 +258,18 @@ pub(crate) const STREAM_FILTERS: Refusal = refusal(
     codes::UNSUPPORTED,
     "use Range, or leave out what does not fit",
 );
+pub(crate) const BEHIND: Refusal = refusal(
+    Code::Unavailable,
+    "chainfire: this member has not applied the revision that was asked for",
+    codes::FUTURE,
+    "ask again, or another member; or read linearizably",
+);
+pub(crate) const NO_GOSSIP: Refusal = refusal(
+    Code::FailedPrecondition,
+    "chainfire: gossip is off on this member",
+    codes::NO_GOSSIP,
+    "give its settings a [gossip] with listen, on every member",
+);
 /// A mistake of ours.
 pub(crate) const MISMATCH: Refusal = refusal(
     Code::Internal,

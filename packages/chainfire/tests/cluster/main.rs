@@ -9,4 +9,6 @@ mod certificates;
 mod disk;
 mod durability;
 mod faults;
+mod gossip;
+mod leases;
 mod members;
