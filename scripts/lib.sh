@@ -97,6 +97,24 @@ _etcd_fetch() {
   ln -sfn "$version" "$cache/etcd/$suite"
 }
 
+# etcd_python: a Python with the clients etcd3 and etcd3gw, in $cache/python-etcd; false when it can't
+# be had
+etcd_python() {
+  local python=$cache/python-etcd new
+  "$python/bin/python" -c 'import etcd3, etcd3gw' >/dev/null 2>&1 && return 0
+  command -v python3 >/dev/null 2>&1 || return 1
+  note "fetching Python's etcd3 and etcd3gw"
+  mkdir -p "$cache" && new=$(mktemp -d "$cache/.python-XXXXXX") || return 1
+  # etcd3's generated code is older than protobuf 3.21
+  if { python3 -m venv "$new" &&
+    "$new/bin/python" -m pip install -q 'etcd3==0.12.0' 'etcd3gw==2.7.0' 'protobuf<3.21'; } >/dev/null 2>&1; then
+    rm -rf "$python" && mv -T "$new" "$python" && "$python/bin/python" -c 'import etcd3, etcd3gw' >/dev/null 2>&1
+  else
+    rm -rf "$new"
+    return 1
+  fi
+}
+
 # lab_tools: what the lab's machines need; false, with the reasons in lab_lacks, when something can't be had
 lab_lacks=()
 lab_tools() {
