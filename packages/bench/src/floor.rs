@@ -9,7 +9,8 @@ use anyhow::{Context, Result};
 use api::etcdserverpb::kv_server::{Kv, KvServer};
 use api::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest,
-    PutResponse, RangeRequest, RangeResponse, ResponseHeader, TxnRequest, TxnResponse,
+    PutResponse, RangeRequest, RangeResponse, RangeStreamResponse, ResponseHeader, TxnRequest,
+    TxnResponse,
 };
 use api::mvccpb::KeyValue;
 use bytes::Bytes;
@@ -93,6 +94,15 @@ impl Floor {
 
 #[tonic::async_trait]
 impl Kv for Floor {
+    type RangeStreamStream = tokio_stream::Empty<Result<RangeStreamResponse, Status>>;
+
+    async fn range_stream(
+        &self,
+        _: Request<RangeRequest>,
+    ) -> Result<Response<Self::RangeStreamStream>, Status> {
+        Err(Status::unimplemented("a floor only puts and gets"))
+    }
+
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
         let request = request.into_inner();
         if let Some(log) = &self.log {

@@ -27,6 +27,9 @@ const ANY_PORT: SocketAddr =
 
 type Handler = Box<dyn FnOnce(&Member, CancellationToken, &TaskTracker) + Send>;
 
+/// Changes settings that the builder has no words for.
+type Adjust = Box<dyn FnOnce(&mut Settings) + Send>;
+
 /// Makes a member inside this program. By default it is one node, alone, in the folder given, that
 /// listens on free ports of the loopback address.
 #[must_use = "nothing happens before start"]
@@ -42,7 +45,7 @@ pub struct ClusterBuilder {
     peer: SocketAddr,
     ops: Option<SocketAddr>,
     gossip: Option<GossipSettings>,
-    adjust: Option<Box<dyn FnOnce(&mut Settings) + Send>>,
+    adjust: Option<Adjust>,
     handlers: Vec<Handler>,
 }
 

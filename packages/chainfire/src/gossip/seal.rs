@@ -10,6 +10,7 @@
 //! from before it got the key (RFC 5869, RFC 8439; the window is that of RFC 4303, 128 wide).
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
@@ -47,6 +48,9 @@ pub(super) enum Refused {
     /// Authentic, and no message.
     Malformed,
 }
+
+/// Why a packet was refused, and of whom it claims to be.
+pub(super) type Refusal = (Refused, Option<u64>);
 
 struct KeyLength;
 
@@ -125,10 +129,10 @@ impl Sealer {
         let aad = Aad::from(bound(&packet, receiver));
         packet.extend_from_slice(message);
         let mut keys = self.keys.lock();
-        if !keys.contains_key(&receiver) {
-            keys.insert(receiver, opener(&self.key(receiver)?).ok_or(Unsealable)?);
-        }
-        let key = keys.get(&receiver).ok_or(Unsealable)?;
+        let key = match keys.entry(receiver) {
+            Entry::Occupied(key) => key.into_mut(),
+            Entry::Vacant(place) => place.insert(opener(&self.key(receiver)?).ok_or(Unsealable)?),
+        };
         let (_, body) = packet.split_at_mut(HEADER);
         let tag = key.seal_in_place_separate_tag(nonce(counter), aad, body);
         packet.extend_from_slice(tag.map_err(|_| Unsealable)?.as_ref());
@@ -200,10 +204,7 @@ impl Openers {
 
     /// The sender and the message of a packet. Also says of whom a refused packet claims to be,
     /// which is not to be believed.
-    pub(super) fn open<'p>(
-        &mut self,
-        packet: &'p mut [u8],
-    ) -> Result<(u64, &'p [u8]), (Refused, Option<u64>)> {
+    pub(super) fn open<'p>(&mut self, packet: &'p mut [u8]) -> Result<(u64, &'p [u8]), Refusal> {
         if !(OVERHEAD..=PACKET_MAX).contains(&packet.len()) {
             return Err((Refused::Size, None));
         }
