@@ -83,15 +83,15 @@ pub const JOIN: Code = Code("CF-4005");
 /// The journal or the engine does not open.
 pub const STORAGE: Code = Code("CF-4006");
 /// A backup file cannot be read or written.
-pub const BACKUP_FILE: Code = Code("CF-5001");
+pub const BACKUP_FILE: Code = Code("CF-6001");
 /// A backup file is cut or damaged.
-pub const BACKUP_DAMAGED: Code = Code("CF-5002");
+pub const BACKUP_DAMAGED: Code = Code("CF-6002");
 /// A file is no backup, or of a format that this version does not know.
-pub const BACKUP_FOREIGN: Code = Code("CF-5003");
+pub const BACKUP_FOREIGN: Code = Code("CF-6003");
 /// A member or a data folder gives no backup.
-pub const BACKUP_SOURCE: Code = Code("CF-5004");
+pub const BACKUP_SOURCE: Code = Code("CF-6004");
 /// A restore that would overwrite, or make something else than the backup.
-pub const RESTORE: Code = Code("CF-5005");
+pub const RESTORE: Code = Code("CF-6005");
 
 /// The folder has lost the store that it had: going on would forget votes.
 pub const DATA_GONE: Code = Code("CF-4007");

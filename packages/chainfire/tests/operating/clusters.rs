@@ -99,7 +99,7 @@ async fn gap_backup() -> Result<()> {
         same_everywhere(&client, &each, "").await?;
         // A second restore would overwrite: it is refused.
         let said = refused(&["restore", "--config", text(&settings), text(&file)]).await?;
-        ensure!(said.contains("CF-5005") && said.contains("not empty"), "{said}");
+        ensure!(said.contains("CF-6005") && said.contains("not empty"), "{said}");
     }
     println!("{} keys at revision {revision}, under load", keys.len());
     Ok(())
@@ -130,7 +130,7 @@ async fn a_lost_quorum_is_recovered_from_one_data_folder() -> Result<()> {
     let (endpoint, none) = (old.endpoint(survivor), old.folder(0).join("none.backup"));
     let words = ["backup", "save", "--endpoint", &endpoint, "--tls", text(&tls), text(&none)];
     let said = refused(&words).await?;
-    ensure!(said.contains("CF-5004") && said.contains("--local"), "{said}");
+    ensure!(said.contains("CF-6004") && said.contains("--local"), "{said}");
     ensure!(!none.exists());
     save(&old, survivor, "local.backup", &["--local"]).await?;
 

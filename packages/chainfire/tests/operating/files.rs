@@ -15,7 +15,7 @@ fn is_refused(path: &Path) -> Result<()> {
     match chainfire::backup::inspect(path, false) {
         Ok(found) => anyhow::bail!("taken for whole: {found:?}"),
         Err(fault) => {
-            ensure!(["CF-5002", "CF-5003"].contains(&fault.code.0), "{fault}");
+            ensure!(["CF-6002", "CF-6003"].contains(&fault.code.0), "{fault}");
             ensure!(!fault.hint.is_empty());
             Ok(())
         }
@@ -37,7 +37,7 @@ async fn a_damaged_file_is_never_half_used() -> Result<()> {
     let said = done(&["backup", "save", "--config", text(&settings), text(&file)]).await?;
     ensure!(said.contains("sha256"), "{said}");
     let said = refused(&["backup", "save", "--config", text(&settings), text(&file)]).await?;
-    ensure!(said.contains("CF-5001") && said.contains("exists"), "{said}");
+    ensure!(said.contains("CF-6001") && said.contains("exists"), "{said}");
     // And what etcd's client saves, which may be restored, too.
     let etcds = cluster.folder(0).join("etcdctl.db");
     let mut both = vec![file];
@@ -70,7 +70,7 @@ async fn a_damaged_file_is_never_half_used() -> Result<()> {
     }
     // By the commands: nothing is made of it.
     let said = refused(&["backup", "verify", text(&damaged)]).await?;
-    ensure!(said.contains("CF-500"), "{said}");
+    ensure!(said.contains("CF-600"), "{said}");
     let mut new = Cluster::prepare(Options { members: 1, ..Options::default() })?;
     new.configure().await?;
     let settings = new.settings(0);
