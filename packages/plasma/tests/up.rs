@@ -2,6 +2,7 @@
 //! supervisor killed. The cloud has fixed ports, so the test runs itself again in a network
 //! namespace of its own.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -124,23 +125,23 @@ impl Cloud {
     fn in_the_foreground(&self) {
         let mut command = Command::new(PLASMA);
         command.arg("up").env("PLASMA_HOME", &self.home);
-        let up = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut up = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         // it takes the folder a moment after it was started
         let deadline = Instant::now() + Duration::from_secs(30);
         while !self.plasma(&["status", "--wait", "60"]).status.success() {
             assert!(Instant::now() < deadline, "it does not start");
         }
         self.has_value();
+        // a status from outside may know it a moment before `up` says it
+        let (mut lines, mut said) = (BufReader::new(up.stdout.take().unwrap()), String::new());
+        while !said.contains("ETCDCTL_API=3 etcdctl") {
+            assert!(lines.read_line(&mut said).unwrap() > 0, "it ended: {said}");
+        }
         let pid = up.id().to_string();
         assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
         let output = up.wait_with_output().unwrap();
-        let (out, errors) =
-            (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
-        assert!(output.status.success(), "{errors}");
-        assert!(
-            out.contains("ETCDCTL_API=3 etcdctl") && errors.contains("stopped"),
-            "{out}{errors}"
-        );
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success() && errors.contains("stopped"), "{errors}");
         assert_eq!(self.processes(), Vec::<String>::new());
     }
 
