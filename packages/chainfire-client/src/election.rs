@@ -3,10 +3,11 @@
 //! cannot write.
 
 use crate::turn::{Turn, folder};
-use crate::{Client, Compare, Error, KeyValue, Lease, Op, Txn};
+use crate::{Client, Error, KeyValue, Op};
 use api::etcdserverpb::RangeRequest;
 use api::etcdserverpb::range_request::{SortOrder, SortTarget};
 use bytes::Bytes;
+use std::ops::Deref;
 use std::time::Duration;
 
 /// Being the leader. Dropping it gives leadership up in the background;
@@ -47,66 +48,19 @@ impl Client {
     }
 }
 
+impl Deref for Leadership {
+    type Target = Turn;
+
+    fn deref(&self) -> &Turn {
+        &self.turn
+    }
+}
+
 impl Leadership {
-    /// The fencing token: grows with every leader of this election.
-    pub fn token(&self) -> i64 {
-        self.turn.token()
-    }
-
-    /// The key that stands for this leader.
-    pub fn key(&self) -> &Bytes {
-        self.turn.key()
-    }
-
-    /// The lease under it.
-    pub fn lease(&self) -> &Lease {
-        self.turn.lease()
-    }
-
-    /// The condition that makes a transaction safe against being deposed unnoticed.
-    pub fn guard(&self) -> Compare {
-        self.turn.guard()
-    }
-
-    /// A transaction that holds the guard already, and is not even sent once the lease's safe time
-    /// is over. It did nothing for a deposed leader, or for another condition that did not hold.
-    pub fn txn(&self) -> Txn {
-        self.turn.txn()
-    }
-
-    /// Writes a key as the leader.
-    ///
-    /// # Errors
-    /// [`Error::Unsafe`] if the lease's safe time is over, [`Error::Deposed`] if another may lead:
-    /// nothing was written in either case.
-    pub async fn put(&self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Result<i64, Error> {
-        self.turn.guarded(Op::put(key, value)).await
-    }
-
-    /// Deletes a key as the leader; errors as of [`Leadership::put`].
-    pub async fn delete(&self, key: impl Into<Bytes>) -> Result<i64, Error> {
-        self.turn.guarded(Op::delete(key)).await
-    }
-
-    /// Tells others something new about the leader; errors as of [`Leadership::put`].
+    /// Tells others something new about the leader; errors as of [`Turn::put`].
     pub async fn proclaim(&self, value: impl Into<Bytes>) -> Result<i64, Error> {
-        let (key, lease) = (self.turn.key().clone(), self.turn.lease().id());
+        let (key, lease) = (self.key().clone(), self.lease().id());
         self.turn.guarded(Op::put_with_lease(key, value, lease)).await
-    }
-
-    /// Whether the leader may still rely on it, by its own clock: [`Lease::is_safe`].
-    pub fn is_safe(&self) -> bool {
-        self.turn.lease().is_safe()
-    }
-
-    /// Returns when leadership may no longer be relied on.
-    pub async fn lost(&self) {
-        self.turn.lease().lost().await;
-    }
-
-    /// True once leadership may no longer be relied on.
-    pub fn is_lost(&self) -> bool {
-        self.turn.lease().is_lost()
     }
 
     /// Gives leadership up; the next candidate leads at once.

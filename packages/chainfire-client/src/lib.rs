@@ -50,6 +50,7 @@ pub use kv::{Consistency, Deleted, Expect, Listing, LocalRange, Swap};
 pub use lease::Lease;
 pub use lock::Lock;
 pub use members::{EndpointStatus, Member};
+pub use turn::Turn;
 pub use txn::{Compare, Done, Op, OpResult, Txn};
 pub use watch::{Changes, Event, EventKind, Watch, Watcher};
 

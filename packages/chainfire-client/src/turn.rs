@@ -17,9 +17,9 @@ use api::etcdserverpb::range_request::{SortOrder, SortTarget};
 use bytes::Bytes;
 use std::time::Duration;
 
-/// A place in the line. Dropping it leaves the line in the background.
+/// What a holder has: of a lock, or of leadership. Dropping it leaves the line in the background.
 #[derive(Debug)]
-pub(crate) struct Turn {
+pub struct Turn {
     client: Client,
     lease: Lease,
     name: String,
@@ -121,29 +121,65 @@ impl Turn {
         }
     }
 
-    pub(crate) fn name(&self) -> &str {
+    /// The name of the lock or the election.
+    pub fn name(&self) -> &str {
         &self.name
     }
 
-    pub(crate) fn token(&self) -> i64 {
+    /// The fencing token: the create revision of the holder's key. It grows with every holder.
+    pub fn token(&self) -> i64 {
         self.token
     }
 
-    pub(crate) fn key(&self) -> &Bytes {
+    /// The key that stands for this holder.
+    pub fn key(&self) -> &Bytes {
         &self.key
     }
 
-    pub(crate) fn lease(&self) -> &Lease {
+    /// The lease under it.
+    pub fn lease(&self) -> &Lease {
         &self.lease
     }
 
-    pub(crate) fn guard(&self) -> Compare {
+    /// The condition that makes a transaction safe against having lost one's turn unnoticed.
+    pub fn guard(&self) -> Compare {
         Compare::create_revision(self.key.clone(), self.token)
     }
 
-    pub(crate) fn txn(&self) -> Txn {
+    /// A transaction that holds the guard already, and is not even sent once the lease's safe time
+    /// is over. It did nothing for a former holder, or for another condition that did not hold.
+    pub fn txn(&self) -> Txn {
         let safety = Safety { lease: self.lease.watch(), name: self.name.clone() };
         self.client.txn().when(self.guard()).while_safe(safety)
+    }
+
+    /// Writes a key as the holder.
+    ///
+    /// # Errors
+    /// [`Error::Unsafe`] if the lease's safe time is over, [`Error::Deposed`] if another may have
+    /// its turn: nothing was written in either case.
+    pub async fn put(&self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Result<i64, Error> {
+        self.guarded(Op::put(key, value)).await
+    }
+
+    /// Deletes a key as the holder; errors as of [`Turn::put`].
+    pub async fn delete(&self, key: impl Into<Bytes>) -> Result<i64, Error> {
+        self.guarded(Op::delete(key)).await
+    }
+
+    /// Whether the holder may still rely on it, by its own clock: [`Lease::is_safe`].
+    pub fn is_safe(&self) -> bool {
+        self.lease.is_safe()
+    }
+
+    /// Returns when it may no longer be relied on.
+    pub async fn lost(&self) {
+        self.lease.lost().await;
+    }
+
+    /// True once it may no longer be relied on.
+    pub fn is_lost(&self) -> bool {
+        self.lease.is_lost()
     }
 
     pub(crate) async fn guarded(&self, op: Op) -> Result<i64, Error> {

@@ -160,6 +160,17 @@ pub struct DiskMatch {
     pub wwn: Option<String>,
 }
 
+impl DiskMatch {
+    /// Whether it names the disk with this serial number and world wide name: all that is given
+    /// must be the disk's. One that gives nothing names nothing.
+    pub fn names(&self, serial: Option<&str>, wwn: Option<&str>) -> bool {
+        let by_serial = self.serial.as_deref().is_none_or(|wanted| serial == Some(wanted));
+        let same = |wanted| wwn.is_some_and(|wwn| names::bare_wwn(wwn) == names::bare_wwn(wanted));
+        let by_wwn = self.wwn.as_deref().is_none_or(same);
+        (self.serial.is_some() || self.wwn.is_some()) && by_serial && by_wwn
+    }
+}
+
 /// What a node does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -1,4 +1,4 @@
-//! The small values: DNS labels, MAC addresses, SSH keys.
+//! The small values: DNS labels, MAC addresses, WWNs, SSH keys.
 
 use std::fmt;
 
@@ -60,6 +60,16 @@ pub(crate) fn is_domain(text: &str) -> bool {
     text.len() <= 190 && text.split('.').all(is_label)
 }
 
+/// A WWN without what different tools put before it.
+pub(crate) fn bare_wwn(wwn: &str) -> String {
+    let lower = wwn.trim().to_lowercase();
+    let mut rest = lower.as_str();
+    for prefix in ["wwn-", "nvme-", "naa.", "eui.", "0x"] {
+        rest = rest.strip_prefix(prefix).unwrap_or(rest);
+    }
+    rest.to_owned()
+}
+
 /// One line `type base64 [comment]` of a public key; a private key is none.
 pub(crate) fn is_ssh_key(text: &str) -> bool {
     const KINDS: [&str; 4] = ["ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-"];
@@ -96,6 +106,31 @@ mod tests {
             assert_eq!(Mac::parse(not_a_card), None, "{not_a_card}");
         }
         assert_eq!(Mac::parse("+2:54:00:20:00:11"), None);
+    }
+
+    #[test]
+    fn disks_are_named_by_all_that_is_given() {
+        let which = |serial: Option<&str>, wwn: Option<&str>| crate::DiskMatch {
+            serial: serial.map(str::to_owned),
+            wwn: wwn.map(str::to_owned),
+        };
+        let (serial, wwn) = (Some("S1"), Some("wwn-0x5000C500A1B2C3D4"));
+        for good in [
+            which(serial, None),
+            which(None, Some("naa.5000c500a1b2c3d4")),
+            which(serial, Some("0x5000c500a1b2c3d4")),
+        ] {
+            assert!(good.names(serial, wwn), "{good:?}");
+        }
+        for bad in [
+            which(None, None),
+            which(Some("S2"), None),
+            which(Some("S2"), wwn),
+            which(serial, Some("0x5000c500a1b2c3d5")),
+        ] {
+            assert!(!bad.names(serial, wwn), "{bad:?}");
+        }
+        assert!(!which(serial, None).names(None, wwn) && !which(None, wwn).names(serial, None));
     }
 
     #[test]

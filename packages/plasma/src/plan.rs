@@ -164,7 +164,10 @@ fn fate(disk: &Disk, hardware: Option<&wire::Hardware>) -> (Fate, String) {
 }
 
 fn member_fate(disk: &Disk, member: &DiskMatch, disks: &[wire::DiskSeen]) -> (Fate, String) {
-    let matching: Vec<&wire::DiskSeen> = disks.iter().filter(|seen| fits(member, seen)).collect();
+    let matching: Vec<&wire::DiskSeen> = disks
+        .iter()
+        .filter(|seen| member.names(seen.serial.as_deref(), seen.wwn.as_deref()))
+        .collect();
     let stops = |why: String| (Fate::Stops, format!("stops: {why}"));
     let seen = match matching.as_slice() {
         [seen] => *seen,
@@ -208,25 +211,6 @@ fn member_fate(disk: &Disk, member: &DiskMatch, disks: &[wire::DiskSeen]) -> (Fa
         "disk {serial} holds foreign data ({traces}); to erase it: disk.consentToErase = \
          [ \"{serial}\" ]"
     ))
-}
-
-fn fits(member: &DiskMatch, seen: &wire::DiskSeen) -> bool {
-    let serial = member.serial.is_none() || member.serial == seen.serial;
-    let wwn = member
-        .wwn
-        .as_deref()
-        .is_none_or(|wwn| seen.wwn.as_deref().is_some_and(|own| bare(own) == bare(wwn)));
-    serial && wwn
-}
-
-/// A WWN without what different tools put before it.
-fn bare(wwn: &str) -> String {
-    let lower = wwn.trim().to_lowercase();
-    let mut rest = lower.as_str();
-    for prefix in ["wwn-", "nvme-", "naa.", "eui.", "0x"] {
-        rest = rest.strip_prefix(prefix).unwrap_or(rest);
-    }
-    rest.to_owned()
 }
 
 fn match_words(member: &DiskMatch) -> String {

@@ -26,7 +26,9 @@ pub(crate) fn select<'a>(blocks: &'a [Block], wanted: &Disk) -> Result<Vec<&'a B
 }
 
 fn one<'a>(blocks: &'a [Block], which: &DiskMatch, wanted: &Disk) -> Result<&'a Block, Fault> {
-    let named: Vec<&Block> = disks(blocks).filter(|disk| is_named(disk, which)).collect();
+    let named: Vec<&Block> = disks(blocks)
+        .filter(|disk| which.names(disk.serial.as_deref(), disk.wwn.as_deref()))
+        .collect();
     let (mut fit, refused): (Vec<&Block>, Vec<&Block>) =
         named.iter().partition(|disk| !disk.read_only && size_fits(disk, wanted));
     match (fit.len(), refused.as_slice()) {
@@ -71,27 +73,6 @@ pub(crate) fn disks(blocks: &[Block]) -> impl Iterator<Item = &Block> {
         BlockKind::Loop => block.bytes > 0 && block.serial.is_some(),
         _ => false,
     })
-}
-
-fn is_named(disk: &Block, which: &DiskMatch) -> bool {
-    let serial =
-        which.serial.as_deref().is_none_or(|serial| disk.serial.as_deref() == Some(serial));
-    let wwn = which
-        .wwn
-        .as_deref()
-        .is_none_or(|wwn| disk.wwn.as_deref().is_some_and(|own| bare(own) == bare(wwn)));
-    // an entry that names nothing matches nothing
-    (which.serial.is_some() || which.wwn.is_some()) && serial && wwn
-}
-
-/// A WWN without what different tools put before it.
-fn bare(wwn: &str) -> String {
-    let lower = wwn.trim().to_lowercase();
-    let mut rest = lower.as_str();
-    for prefix in ["wwn-", "nvme-", "naa.", "eui.", "0x"] {
-        rest = rest.strip_prefix(prefix).unwrap_or(rest);
-    }
-    rest.to_owned()
 }
 
 fn size_fits(disk: &Block, wanted: &Disk) -> bool {
