@@ -17,6 +17,8 @@ pub struct Times {
     pub marks: BTreeMap<&'static str, Duration>,
     /// After power-on: the agent reported that the node has joined.
     pub joined: Option<Duration>,
+    /// Processor time that emulating it has taken since power-on.
+    pub cpu: Duration,
     /// How long each step took.
     pub steps: BTreeMap<String, Duration>,
 }
@@ -34,8 +36,12 @@ pub const MARKS: [&str; 5] = ["rom", "kernel", "systemd", "agent", "bare"];
 pub fn times(machine: &Machine, status: Option<&NodeStatus>) -> Times {
     let marks = MARKS.into_iter().filter_map(|name| Some((name, machine.console.mark(name)?)));
     let report = status.and_then(|status| status.report.as_ref());
-    let mut times =
-        Times { node: machine.spec.name.clone(), marks: marks.collect(), ..Times::default() };
+    let mut times = Times {
+        node: machine.spec.name.clone(),
+        marks: marks.collect(),
+        cpu: machine.cpu(),
+        ..Times::default()
+    };
     if let Some(report) = report {
         let joined = crate::joined(status.unwrap_or(&NodeStatus::default()), machine);
         if joined {
@@ -92,10 +98,47 @@ pub fn table(columns: &[(String, Times)], bare: Option<Duration>) -> String {
             times.joined.map(|time| format!("{:.2}", time.as_secs_f64() / bare.as_secs_f64()))
         });
     }
+    row("processor time", &|times| Some(seconds(times.cpu)));
     text
+}
+
+/// How much longer several machines took `together` than one `alone`, and how much longer they
+/// must take on so few cores, since emulating them is work for the cores.
+pub fn together(together: &[Times], alone: Duration, cores: usize) -> Option<String> {
+    let seconds = alone.as_secs_f64();
+    let ratio = all_joined(together)?.as_secs_f64() / seconds;
+    let work: Duration = together.iter().map(|times| times.cpu).sum();
+    let least = work.as_secs_f64() / cores as f64 / seconds;
+    Some(format!(
+        "{} machines together / one alone: {ratio:.2} (their {:.0} s of processor time on {cores} \
+         cores make no less than {least:.2})",
+        together.len(),
+        work.as_secs_f64(),
+    ))
 }
 
 /// When the last of them had joined.
 pub fn all_joined(times: &[Times]) -> Option<Duration> {
     times.iter().map(|times| times.joined).collect::<Option<Vec<_>>>()?.into_iter().max()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cores_set_a_floor() {
+        let one = |joined, cpu| Times {
+            joined: Some(Duration::from_secs(joined)),
+            cpu: Duration::from_secs(cpu),
+            ..Times::default()
+        };
+        let all = [one(90, 60), one(100, 60), one(95, 60)];
+        let line = together(&all, Duration::from_secs(80), 2);
+        let expected = "3 machines together / one alone: 1.25 (their 180 s of processor time on 2 \
+                        cores make no less than 1.12)";
+        assert_eq!(line.as_deref(), Some(expected));
+        let unfinished = [one(90, 60), Times::default()];
+        assert_eq!(together(&unfinished, Duration::from_secs(80), 2), None);
+    }
 }

@@ -10,7 +10,7 @@ use fault::Fault;
 
 use crate::lab::{Lab, Options, joined, late, name};
 use crate::machine::{Accel, Firmware};
-use crate::timing::{Times, all_joined, table, times};
+use crate::timing::{Times, all_joined, table, times, together};
 use crate::{accel, image};
 
 /// Longer takes no install that goes on.
@@ -75,10 +75,12 @@ pub fn up(args: &UpArgs) -> Result<()> {
         AccelArg::Tcg => Accel::Tcg,
         AccelArg::Kvm => Accel::Kvm,
     };
-    let temporary = tempfile::Builder::new().prefix("plasma-lab-").tempdir()?;
-    let dir = match &args.dir {
-        Some(dir) => std::path::absolute(dir)?,
-        None => temporary.path().to_owned(),
+    let (dir, temporary) = match &args.dir {
+        Some(dir) => (std::path::absolute(dir)?, None),
+        None => {
+            let made = tempfile::Builder::new().prefix("plasma-lab-").tempdir()?;
+            (made.path().to_owned(), Some(made))
+        }
     };
     let firmware = match (args.http_boot, args.uefi) {
         (true, _) => Firmware::UefiHttp,
@@ -114,16 +116,15 @@ pub fn up(args: &UpArgs) -> Result<()> {
     let done = on_its_own_thread(|| run(&options, args.keep));
     // what failed is looked into: consoles and logs stay
     if args.keep || done.as_ref().is_err_and(|error| error.is::<Fault>()) {
-        let _ = temporary.keep();
+        temporary.map(tempfile::TempDir::keep);
     }
     let all = done?;
-    let together = all_joined(&all);
+    let cores = std::thread::available_parallelism().map_or(1, Into::into);
+    let ratio = alone.and_then(|alone| together(&all, alone, cores));
     columns.extend(all.into_iter().map(|times| (times.node.clone(), times)));
     println!("\n{}", table(&columns, bare));
-    if let (Some(alone), Some(together)) = (alone, together) {
-        let ratio = together.as_secs_f64() / alone.as_secs_f64();
-        let cores = std::thread::available_parallelism().map_or(1, Into::into);
-        println!("{count} machines together / one alone: {ratio:.2} (on {cores} cores)");
+    if let Some(ratio) = ratio {
+        println!("{ratio}");
     }
     Ok(())
 }
