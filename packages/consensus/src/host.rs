@@ -150,7 +150,7 @@ impl Host {
             spool: self.inner.spool.clone(),
             figures: self.inner.peers.figures.clone(),
         };
-        let network = Network { group, me, peers: self.inner.peers.clone() };
+        let network = Network { group, me, peers: self.inner.peers.clone(), log: log.clone() };
         let raft = Raft::<M>::new(me, Arc::new(config), network, log.clone(), apply).await;
         let raft = raft.map_err(|e| storage(e.to_string()))?;
         let shared = Arc::new(Shared {

@@ -204,6 +204,11 @@ impl Log {
         read.await.map_err(io::Error::other)?
     }
 
+    /// Whether the log was cut above this index, in the library's counting.
+    pub(crate) fn is_purged(&self, index: u64) -> bool {
+        self.wanted_from(index) > index
+    }
+
     /// What is purged is not there any more.
     fn wanted_from(&self, from: u64) -> u64 {
         from.max(crate::raft::count_of(self.shared.state.lock().purged.as_ref()))
@@ -278,6 +283,10 @@ impl RaftLogReader<Types> for Log {
         start: u64,
         end: u64,
     ) -> Result<Vec<Entry>, io::Error> {
+        // What is purged leaves no hole: a reader that wants it gets nothing at all.
+        if self.is_purged(start) {
+            return Ok(Vec::new());
+        }
         self.fetch(start, end, READ_BYTES).await
     }
 

@@ -25,6 +25,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
 use crate::figures::Transfers;
+use crate::log::Log;
 use crate::machine::SnapshotSource;
 use crate::peers::{Peers, address};
 use crate::raft::{Snapshot, Types, Vote};
@@ -48,13 +49,14 @@ pub(crate) struct Network {
     pub(crate) group: GroupId,
     pub(crate) me: NodeId,
     pub(crate) peers: Arc<Peers>,
+    pub(crate) log: Log,
 }
 
 impl Network {
     fn link(&self, target: NodeId, node: &NodeInfo, heartbeat: bool) -> Link {
         self.peers.learn(target, node);
-        let Self { group, me, ref peers } = *self;
-        Link { group, me, target, peers: peers.clone(), heartbeat }
+        let Self { group, me, ref peers, ref log } = *self;
+        Link { group, me, target, peers: peers.clone(), log: log.clone(), heartbeat }
     }
 }
 
@@ -76,6 +78,7 @@ pub(crate) struct Link {
     me: NodeId,
     target: NodeId,
     peers: Arc<Peers>,
+    log: Log,
     /// Heartbeats are single calls: a stream for each would cost more.
     heartbeat: bool,
 }
@@ -132,10 +135,18 @@ impl Link {
         })
     }
 
-    async fn open_pipeline<S>(&self, mut input: S) -> Result<BoxStream<'static, Appended>, RpcError>
+    async fn open_pipeline<S>(&self, input: S) -> Result<BoxStream<'static, Appended>, RpcError>
     where
         S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
     {
+        // While a snapshot is on its way, the library's task for the log may take up the last
+        // command again, whose entries are purged. It would ask for nothing for ever and hear of no
+        // newer command; when the pipeline ends it looks for one, and until then waits in between.
+        let log = self.log.clone();
+        let mut input = input.take_while(move |request| {
+            let next = crate::raft::count_of(request.prev_log_id.as_ref());
+            std::future::ready(!log.is_purged(next))
+        });
         // The library waits before it gives out the first request after a failure: so this must
         // come before the connection is tried, or an absent peer would be tried without a pause.
         let Some(first) = input.next().await else {

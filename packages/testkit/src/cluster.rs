@@ -4,6 +4,8 @@
 //! through [`Links`]. Killing, pausing and restarting keep its data and its address.
 
 use crate::certificates::Certificates;
+use crate::clock::Clock;
+use crate::disk::Disk;
 use crate::links::Links;
 use crate::net::{Block, http_get};
 use crate::{Process, binary, eventually, logs};
@@ -40,6 +42,11 @@ pub struct Options {
     pub program: Option<PathBuf>,
     /// Where data goes; a folder of its own by default.
     pub data: Option<PathBuf>,
+    /// Gives each member a disk of so many MiB, where that is allowed: see [`Cluster::disk`].
+    pub disks: Option<u64>,
+    /// Gives each member a wall clock that can jump, where libfaketime is installed: see
+    /// [`Cluster::clock`].
+    pub clocks: bool,
 }
 
 impl Default for Options {
@@ -51,6 +58,8 @@ impl Default for Options {
             patience: Duration::from_secs(60),
             program: None,
             data: None,
+            disks: None,
+            clocks: false,
         }
     }
 }
@@ -80,6 +89,10 @@ struct Member {
     data: PathBuf,
     process: Option<Process>,
     set: Vec<String>,
+    disk: Option<Disk>,
+    clock: Option<Clock>,
+    /// What stands before its command at the next start.
+    within: Vec<String>,
 }
 
 impl Member {
@@ -145,8 +158,17 @@ impl Cluster {
         let dir = self.dir.join(&name);
         let base = self.options.data.as_ref().map_or_else(|| dir.clone(), |data| data.join(&name));
         std::fs::create_dir_all(&dir)?;
-        let data = base.join("data");
-        let member = Member { name, address, dir, data, process: None, set: Vec::new() };
+        let disk = match self.options.disks {
+            Some(mib) => Disk::make(&base.join("disk"), mib)?,
+            None => None,
+        };
+        let clock = match self.options.clocks {
+            true => Clock::make(&dir.join("clock"))?,
+            false => None,
+        };
+        let data = disk.as_ref().map_or(&*base, Disk::dir).join("data");
+        let (set, within) = (Vec::new(), Vec::new());
+        let member = Member { name, address, dir, data, process: None, set, disk, clock, within };
         if self.options.tls {
             self.certificates.service(
                 "chainfire",
@@ -224,9 +246,35 @@ impl Cluster {
         self.members[place].set.push(setting.to_owned());
     }
 
+    /// The disk of a member; none where disks were not asked for, or are not allowed.
+    pub fn disk(&mut self, place: usize) -> Option<&mut Disk> {
+        self.members[place].disk.as_mut()
+    }
+
+    /// The wall clock of a member; none where clocks were not asked for, or cannot be had.
+    pub fn clock(&self, place: usize) -> Option<&Clock> {
+        self.members[place].clock.as_ref()
+    }
+
+    /// From its next start on a member runs within this: a command that takes another one, such as
+    /// [`crate::clock::booted`].
+    pub fn within(&mut self, place: usize, words: Vec<String>) {
+        self.members[place].within = words;
+    }
+
     /// The command that runs a member.
     pub fn command(&self, place: usize) -> Command {
-        let mut command = Command::new(&self.program);
+        let member = &self.members[place];
+        let mut words = member.disk.as_ref().map_or_else(Vec::new, Disk::enter);
+        words.extend(member.within.iter().cloned());
+        let mut words = words.into_iter().map(std::ffi::OsString::from);
+        let mut command = Command::new(words.next().unwrap_or_else(|| (&self.program).into()));
+        if !command.get_program().eq(self.program.as_os_str()) {
+            command.args(words).arg(&self.program);
+        }
+        if let Some(clock) = &member.clock {
+            clock.give(&mut command);
+        }
         command.arg("--config").arg(self.settings(place));
         for setting in self.options.set.iter().chain(&self.members[place].set) {
             command.args(["--set", setting]);
@@ -310,8 +358,10 @@ impl Cluster {
 
     /// Deletes the data of a member that does not run.
     pub fn wipe(&mut self, place: usize) -> Result<()> {
-        ensure!(self.members[place].process.is_none(), "the member runs");
-        Ok(std::fs::remove_dir_all(&self.members[place].data)?)
+        let member = &self.members[place];
+        ensure!(member.process.is_none(), "the member runs");
+        let seen = member.disk.as_ref().map(|disk| disk.seen(&member.data));
+        Ok(std::fs::remove_dir_all(seen.as_ref().unwrap_or(&member.data))?)
     }
 
     /// From now on the member joins when its data folder is empty, even the one that formed.
@@ -456,6 +506,8 @@ impl Drop for Cluster {
     #[expect(clippy::print_stderr, reason = "the logs of a failed test are its explanation")]
     fn drop(&mut self) {
         for member in &mut self.members {
+            // Whoever waits for a disk that stands still cannot be killed.
+            member.disk.as_mut().map(Disk::thaw);
             member.process = None;
         }
         if std::thread::panicking() {

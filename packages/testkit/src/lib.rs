@@ -8,14 +8,18 @@
 #![forbid(unsafe_code)]
 
 pub mod certificates;
+pub mod clock;
 pub mod cluster;
+pub mod disk;
 pub mod etcd;
 pub mod history;
+pub mod leases;
 pub mod linearizable;
 pub mod links;
 pub mod logs;
 pub mod net;
 pub mod process;
+pub mod tail;
 pub mod watched;
 pub mod workload;
 

@@ -64,6 +64,13 @@ fn check_key(key: &str, operations: &[Operation]) -> Result<(), Box<Violation>> 
     }))
 }
 
+/// For people: all operations on a key, in the order in which they began.
+pub fn show_key(recorder: &Recorder, key: &str) -> String {
+    let mut operations = recorder.by_key().remove(key).unwrap_or_default();
+    operations.sort_by_key(|operation| operation.start);
+    format!("all of key {key}:\n{}", operations.iter().map(show).collect::<String>())
+}
+
 fn show(op: &Operation) -> String {
     let end =
         if op.output == Output::Unknown { "?".to_owned() } else { (op.end / 1000).to_string() };

@@ -21,19 +21,25 @@ use tokio::task::JoinSet;
 /// How long a new connection hangs before the dialler is let go.
 const HANGS: Duration = Duration::from_secs(20);
 
-type Cuts = HashSet<(usize, usize)>;
+/// What is wrong with the network, by direction.
+#[derive(Debug, Default, Clone)]
+struct Faults {
+    cut: HashSet<(usize, usize)>,
+    slow: HashMap<(usize, usize), Duration>,
+}
 
 /// All links between the members of a cluster. Dropping it closes every connection through it.
 #[derive(Debug)]
 pub struct Links {
-    cuts: watch::Sender<Cuts>,
+    faults: watch::Sender<Faults>,
     pids: Arc<Mutex<HashMap<u32, usize>>>,
     proxies: JoinSet<()>,
 }
 
 impl Default for Links {
     fn default() -> Links {
-        Links { cuts: watch::channel(Cuts::new()).0, pids: Arc::default(), proxies: JoinSet::new() }
+        let (faults, _) = watch::channel(Faults::default());
+        Links { faults, pids: Arc::default(), proxies: JoinSet::new() }
     }
 }
 
@@ -49,11 +55,11 @@ impl Links {
     pub async fn open(&mut self, to: usize, listen: SocketAddr, target: SocketAddr) -> Result<()> {
         let listener =
             TcpListener::bind(listen).await.with_context(|| format!("proxy on {listen}"))?;
-        let (cuts, pids) = (self.cuts.subscribe(), self.pids.clone());
+        let (faults, pids) = (self.faults.subscribe(), self.pids.clone());
         self.proxies.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((inbound, dialler)) = listener.accept().await {
-                let link = Link { to, cuts: cuts.clone() };
+                let link = Link { to, faults: faults.clone() };
                 connections.spawn(link.serve(inbound, dialler, target, pids.clone()));
                 while connections.try_join_next().is_some() {}
             }
@@ -63,30 +69,38 @@ impl Links {
 
     /// Cuts one direction.
     pub fn cut(&self, from: usize, to: usize) {
-        self.cuts.send_modify(|cuts| {
-            cuts.insert((from, to));
+        self.faults.send_modify(|faults| {
+            faults.cut.insert((from, to));
+        });
+    }
+
+    /// Slows one direction down: each piece of at most 64 KiB arrives so much later, and the next
+    /// one after it.
+    pub fn slow(&self, from: usize, to: usize, by: Duration) {
+        self.faults.send_modify(|faults| {
+            faults.slow.insert((from, to), by);
         });
     }
 
     /// Cuts a member off from all others, both ways.
     pub fn isolate(&self, member: usize, members: usize) {
-        self.cuts.send_modify(|cuts| {
+        self.faults.send_modify(|faults| {
             for other in (0..members).filter(|other| *other != member) {
-                cuts.insert((member, other));
-                cuts.insert((other, member));
+                faults.cut.insert((member, other));
+                faults.cut.insert((other, member));
             }
         });
     }
 
     /// Heals everything.
     pub fn heal(&self) {
-        self.cuts.send_modify(Cuts::clear);
+        self.faults.send_modify(|faults| *faults = Faults::default());
     }
 }
 
 struct Link {
     to: usize,
-    cuts: watch::Receiver<Cuts>,
+    faults: watch::Receiver<Faults>,
 }
 
 impl Link {
@@ -99,8 +113,8 @@ impl Link {
     ) {
         let known = pids.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let from = who_dialled(dialler, &known);
-        let mut cuts = self.cuts.clone();
-        if tokio::time::timeout(HANGS, whole(&mut cuts, from, Some(self.to))).await.is_err() {
+        let mut faults = self.faults.clone();
+        if tokio::time::timeout(HANGS, whole(&mut faults, from, Some(self.to))).await.is_err() {
             return;
         }
         let Ok(outbound) = TcpStream::connect(target).await else { return };
@@ -109,23 +123,23 @@ impl Link {
         let (from_dialler, to_dialler) = inbound.into_split();
         let (from_target, to_target) = outbound.into_split();
         tokio::select! {
-            () = pump(from_dialler, to_target, self.cuts.clone(), from, Some(self.to)) => {}
-            () = pump(from_target, to_dialler, self.cuts.clone(), Some(self.to), from) => {}
+            () = pump(from_dialler, to_target, self.faults.clone(), from, Some(self.to)) => {}
+            () = pump(from_target, to_dialler, self.faults.clone(), Some(self.to), from) => {}
         }
     }
 }
 
 /// Returns when the direction is not cut. A dialler that is no member is never cut off.
-async fn whole(cuts: &mut watch::Receiver<Cuts>, from: Option<usize>, to: Option<usize>) {
+async fn whole(faults: &mut watch::Receiver<Faults>, from: Option<usize>, to: Option<usize>) {
     let (Some(from), Some(to)) = (from, to) else { return };
     // An error means that the links are gone; their tasks are being ended.
-    let _ = cuts.wait_for(|cuts| !cuts.contains(&(from, to))).await;
+    let _ = faults.wait_for(|faults| !faults.cut.contains(&(from, to))).await;
 }
 
 async fn pump(
     mut source: impl AsyncRead + Unpin,
     mut sink: impl AsyncWrite + Unpin,
-    mut cuts: watch::Receiver<Cuts>,
+    mut faults: watch::Receiver<Faults>,
     from: Option<usize>,
     to: Option<usize>,
 ) {
@@ -135,7 +149,11 @@ async fn pump(
             Ok(0) | Err(_) => return,
             Ok(count) => count,
         };
-        whole(&mut cuts, from, to).await;
+        let by = from.zip(to).and_then(|way| faults.borrow().slow.get(&way).copied());
+        if let Some(by) = by {
+            tokio::time::sleep(by).await;
+        }
+        whole(&mut faults, from, to).await;
         if sink.write_all(&buffer[..count]).await.is_err() {
             return;
         }
@@ -181,7 +199,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_cut_link_holds_bytes_until_it_heals() {
+    async fn a_cut_link_holds_bytes_until_it_heals_and_a_slow_one_delays_them() {
         let target = echo().await;
         let mut links = Links::default();
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -208,5 +226,12 @@ mod tests {
                 .unwrap();
             assert_eq!(&answer, b"held");
         }
+
+        let by = Duration::from_millis(50);
+        links.slow(0, 1, by);
+        let begun = std::time::Instant::now();
+        stream.write_all(b"late").await.unwrap();
+        stream.read_exact(&mut answer).await.unwrap();
+        assert!(begun.elapsed() >= by && &answer == b"late");
     }
 }

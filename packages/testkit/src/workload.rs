@@ -209,7 +209,11 @@ impl Registers {
         }
         let recorder = self.recorder.clone();
         // The search may take a while and never yields.
-        tokio::task::spawn_blocking(move || crate::linearizable::check(&recorder)).await??;
+        let judged = tokio::task::spawn_blocking(move || crate::linearizable::check(&recorder));
+        if let Err(violation) = judged.await? {
+            let history = crate::linearizable::show_key(&self.recorder, &violation.key);
+            return Err(anyhow::Error::new(violation).context(history));
+        }
         Ok(self.recorder.counts())
     }
 }
