@@ -16,12 +16,16 @@ pub mod codes;
 mod data_dir;
 pub mod embed;
 mod follow;
+#[doc(hidden)]
+pub mod fuzz;
 mod gateway;
 mod gossip;
 mod joining;
 mod run;
 mod server;
 pub mod settings;
+#[cfg(all(test, feature = "simulation"))]
+mod simulation;
 pub mod store;
 
 pub use data_dir::Endpoints;

@@ -29,6 +29,8 @@ mod apply;
 pub mod codes;
 mod error;
 mod figures;
+#[doc(hidden)]
+pub mod fuzz;
 mod group;
 mod host;
 mod log;

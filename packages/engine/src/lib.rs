@@ -21,6 +21,8 @@
 pub mod codes;
 mod error;
 mod fjall;
+#[doc(hidden)]
+pub mod fuzz;
 mod lossy;
 mod manifest;
 mod mark;

@@ -61,6 +61,10 @@ pub(crate) fn damaged(tables: &Path) -> io::Result<Option<String>> {
 
 /// The numbers of the tables in a list: by level, by run.
 fn listed(list: &Path) -> Option<Vec<u64>> {
+    // The reader makes room for as many sections as its contents say.
+    if !contents_fit(list).ok()? {
+        return None;
+    }
     let archive = sfa::Reader::new(list).ok()?;
     let mut section = Vec::new();
     archive.toc().section(b"tables")?.buf_reader(list).ok()?.read_to_end(&mut section).ok()?;
@@ -78,7 +82,7 @@ fn listed(list: &Path) -> Option<Vec<u64>> {
     Some(tables)
 }
 
-/// Whether a table's contents have the checksum that its last bytes name: a magic, the version,
+/// Whether an archive's contents have the checksum that its last bytes name: a magic, the version,
 /// the kind of checksum, the checksum, where the contents begin, and their length. A table that
 /// is missing is left for fjall to notice.
 fn contents_fit(table: &Path) -> io::Result<bool> {

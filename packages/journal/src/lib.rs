@@ -23,6 +23,8 @@ pub mod codes;
 pub mod disk;
 mod error;
 mod format;
+#[doc(hidden)]
+pub mod fuzz;
 mod journal;
 pub mod lossy;
 mod record;

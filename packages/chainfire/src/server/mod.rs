@@ -48,6 +48,8 @@ pub(crate) use lessor::Lessor;
 pub(crate) use metrics::{Gauges, Metrics};
 pub(crate) use node::Node;
 pub(crate) use peers::{Peers, SERVICE};
+#[cfg(all(test, feature = "simulation"))]
+pub(crate) use refusal::store as store_refusal;
 pub(crate) use version::VERSION;
 pub(crate) use watch::{Hub, QueueLimits, Sessions, feed};
 

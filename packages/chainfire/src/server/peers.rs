@@ -15,13 +15,26 @@ pub(crate) const SERVICE: &str = "chainfire";
 
 pub(crate) struct Peers {
     tls: Option<Tls>,
+    /// The way out of a simulated node.
+    #[cfg(all(test, feature = "simulation"))]
+    net: Option<Box<dyn Fn(&str) -> Option<Channel> + Send + Sync>>,
     /// The channel for calls, and the URL it was made for.
     channels: Mutex<HashMap<NodeId, (String, Channel)>>,
 }
 
 impl Peers {
     pub(crate) fn new(tls: Option<Tls>) -> Peers {
-        Peers { tls, channels: Mutex::default() }
+        Peers {
+            tls,
+            #[cfg(all(test, feature = "simulation"))]
+            net: None,
+            channels: Mutex::default(),
+        }
+    }
+
+    #[cfg(all(test, feature = "simulation"))]
+    pub(crate) fn through(net: impl Fn(&str) -> Option<Channel> + Send + Sync + 'static) -> Peers {
+        Peers { net: Some(Box::new(net)), ..Peers::new(None) }
     }
 
     /// A channel to the member's peer listener; kept while its address stays.
@@ -33,13 +46,17 @@ impl Peers {
         {
             return Ok(channel.clone());
         }
-        let channel = rpc::channel(url, self.tls.as_ref())?;
+        let channel = self.to_url(url)?;
         channels.insert(id, (url.clone(), channel.clone()));
         Ok(channel)
     }
 
     /// A channel to an address that was not yet heard of as a member's.
     pub(crate) fn to_url(&self, url: &str) -> Result<Channel, Fault> {
+        #[cfg(all(test, feature = "simulation"))]
+        if let Some(channel) = self.net.as_ref().and_then(|net| net(url)) {
+            return Ok(channel);
+        }
         rpc::channel(url, self.tls.as_ref())
     }
 

@@ -29,6 +29,8 @@ mod compact;
 mod entry;
 mod error;
 mod events;
+#[doc(hidden)]
+pub mod fuzz;
 mod hash;
 mod history;
 mod index;
@@ -40,6 +42,8 @@ mod machine;
 mod overlay;
 mod pages;
 mod past;
+#[cfg(all(test, feature = "simulation"))]
+pub(crate) mod peek;
 mod range;
 mod reader;
 mod recent;

@@ -9,6 +9,8 @@ mod random;
 mod reads;
 mod script;
 mod speed;
+#[cfg(feature = "simulation")]
+mod surface;
 mod traps;
 mod txns;
 mod watching;
