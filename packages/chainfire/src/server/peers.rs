@@ -13,11 +13,15 @@ use crate::codes;
 /// The name of this service in certificates.
 pub(crate) const SERVICE: &str = "chainfire";
 
+/// Which way calls to a URL go in a simulated world.
+#[cfg(all(test, feature = "simulation"))]
+type Net = Box<dyn Fn(&str) -> Option<Channel> + Send + Sync>;
+
 pub(crate) struct Peers {
     tls: Option<Tls>,
     /// The way out of a simulated node.
     #[cfg(all(test, feature = "simulation"))]
-    net: Option<Box<dyn Fn(&str) -> Option<Channel> + Send + Sync>>,
+    net: Option<Net>,
     /// The channel for calls, and the URL it was made for.
     channels: Mutex<HashMap<NodeId, (String, Channel)>>,
 }
