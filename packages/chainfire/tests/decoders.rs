@@ -4,22 +4,21 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use chainfire::fuzz::Target;
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
 
-/// Numbers from a seed.
-struct Dice(u64);
+/// Damage from a seed.
+struct Dice(SmallRng);
 
 impl Dice {
+    /// Below the limit; 0 where that is 0.
     fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) % limit.max(1) as u64) as usize
+        self.0.random_range(0..limit.max(1))
     }
 
     /// Bytes that decoders trip over.
     fn byte(&mut self) -> u8 {
-        [0, 1, 2, 0x7f, 0x80, 0xfe, 0xff, self.below(256) as u8][self.below(8)]
+        [0, 1, 2, 0x7f, 0x80, 0xfe, 0xff, self.0.random()][self.below(8)]
     }
 
     fn damage(&mut self, bytes: &mut Vec<u8>, other: &[u8]) {
@@ -50,7 +49,7 @@ fn survive(targets: &[Target], rounds: usize) {
     for (name, decode, samples) in targets {
         let samples = samples();
         assert!(samples.iter().all(|sample| !sample.is_empty()), "{name}: no valid input");
-        let mut dice = Dice(name.len() as u64);
+        let mut dice = Dice(SmallRng::seed_from_u64(name.len() as u64));
         for round in 0..rounds + samples.len() {
             let mut bytes = samples[round % samples.len()].clone();
             // The valid ones first.

@@ -283,11 +283,10 @@ impl RaftLogReader<Types> for Log {
         start: u64,
         end: u64,
     ) -> Result<Vec<Entry>, io::Error> {
-        // What is purged leaves no hole: a reader that wants it gets nothing at all.
-        if self.is_purged(start) {
-            return Ok(Vec::new());
-        }
-        self.fetch(start, end, READ_BYTES).await
+        let found = self.fetch(start, end, READ_BYTES).await?;
+        // What was purged, even meanwhile, leaves no hole: who wants it gets nothing at all.
+        let whole = found.first().is_some_and(|first| first.id.index == start);
+        Ok(if whole { found } else { Vec::new() })
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {

@@ -64,7 +64,7 @@ pub(super) async fn play(seed: u64, lying_disks: bool) -> Lived<Outcome> {
         election: heartbeat * dice.between(3, 5),
         keep_entries: dice.pick(&[5, 30, 1000]),
         lying_disks,
-        spool: Arc::new(tempfile::tempdir().map_err(|e| e.to_string())?),
+        spool: Arc::new(super::own_folder().map_err(|e| e.to_string())?),
     };
     note!("seed {seed}: {count} nodes");
     let nodes = BTreeMap::new();
