@@ -44,6 +44,14 @@ impl Auth {
         Ok(next)
     }
 
+    /// The state after some changes that can be made.
+    #[cfg(test)]
+    pub(crate) fn after(&self, changes: impl IntoIterator<Item = Change>) -> Auth {
+        changes.into_iter().fold(self.clone(), |auth, change| {
+            auth.change(&AuthChange { change: Some(change) }).unwrap()
+        })
+    }
+
     /// Enabling once more changes nothing: tokens that are out stay good.
     fn enable(&mut self, request: &AuthEnable) -> Result<bool, AuthError> {
         if !self.enabled {
