@@ -23,10 +23,8 @@ pub(crate) use password::Passwords;
 
 use super::node::{Node, mismatch};
 use super::refusal;
+use crate::store::auth::TOKEN_KEY;
 use crate::store::{AuthError, Reply};
-
-/// Bytes of the key that signs tokens.
-const TOKEN_KEY: usize = 32;
 
 pub(crate) struct AuthService(pub(crate) Arc<Node>);
 

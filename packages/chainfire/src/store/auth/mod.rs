@@ -29,7 +29,8 @@ use bytes::Bytes;
 pub use error::AuthError;
 pub use grants::Access;
 use grants::Grants;
-pub(super) use record::{changed, load, whole};
+pub(crate) use record::TOKEN_KEY;
+pub(super) use record::{changed, load, rekey, whole};
 pub(super) use signal::AuthSignal;
 
 use super::KeyRange;
