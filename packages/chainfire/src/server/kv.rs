@@ -25,7 +25,7 @@ pub(crate) struct KvService(pub(crate) Arc<Node>);
 impl KvService {
     /// Runs a read here if it is short, else on a thread for long ones. The caller must be allowed
     /// to all the time.
-    async fn read<R: Send + 'static, T: Send + 'static>(
+    pub(super) async fn read<R: Send + 'static, T: Send + 'static>(
         &self,
         quick: bool,
         caller: Caller,
@@ -50,7 +50,7 @@ impl KvService {
 }
 
 /// Whether a range is surely short.
-fn is_quick(request: &RangeRequest) -> bool {
+pub(super) fn is_quick(request: &RangeRequest) -> bool {
     let is_natural = request.sort_target == 0 && request.sort_order == 0;
     request.revision <= 0
         && (request.range_end.is_empty()
@@ -104,7 +104,7 @@ impl Kv for KvService {
         &self,
         request: Request<RangeRequest>,
     ) -> Result<Response<Self::RangeStreamStream>, Status> {
-        super::range_stream::answer(&self.0, request).await
+        super::range_stream::answer(self, request).await
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
