@@ -544,13 +544,8 @@ async fn without_a_quorum_or_at_the_stop_the_stream_ends_with_a_reason() {
     assert_eq!(bench.hub.stats().streams, 0);
 }
 
-#[tokio::test]
-async fn a_watch_on_all_keys_outlives_changes_of_other_users() {
-    let bench = Bench::new(QueueLimits::default());
-    let add = |name: &str| {
-        let (name, hashed_password) = (name.into(), "aGFzaA==".into());
-        Change::UserAdd(AuthUserAddRequest { name, hashed_password, ..Default::default() })
-    };
+/// Users and roles, enabled: `reader` may read every key.
+fn with_reader() -> (Auth, Principal) {
     let grant = |user: &str, role: &str| {
         let (user, role) = (user.into(), role.into());
         Change::UserGrantRole(AuthUserGrantRoleRequest { user, role })
@@ -566,24 +561,39 @@ async fn a_watch_on_all_keys_outlives_changes_of_other_users() {
         grant("reader", "all"),
         Change::Enable(AuthEnable { token_key: "key".into() }),
     ]);
-    let now = |auth: Auth| {
-        let mut known = bench.past.0.lock();
-        (known.auth, known.epoch) = (Arc::new(auth), known.epoch + 1);
-    };
     let principal = Principal { user: "reader".into(), auth_revision: auth.revision() };
-    now(auth.clone());
-    let mut client = bench.client_of(Caller::Token(principal));
+    (auth, principal)
+}
+
+fn add(name: &str) -> Change {
+    let (name, hashed_password) = (name.into(), "aGFzaA==".into());
+    Change::UserAdd(AuthUserAddRequest { name, hashed_password, ..Default::default() })
+}
+
+impl Bench {
+    fn know(&self, auth: &Auth) {
+        let mut known = self.past.0.lock();
+        (known.auth, known.epoch) = (Arc::new(auth.clone()), known.epoch + 1);
+    }
+}
+
+#[tokio::test]
+async fn a_watch_on_all_keys_outlives_changes_of_other_users() {
+    let bench = Bench::new(QueueLimits::default());
+    let (auth, principal) = with_reader();
+    bench.know(&auth);
+    let mut client = bench.client_of(Caller::Token(principal, u64::MAX));
     for (key, end) in [("\0", "\0"), ("", "\0")] {
         client.create(create(key, end, 0));
         let created = client.next().await;
         assert!(created.created && !created.canceled, "{created:?}");
     }
     let auth = auth.after([add("somebody else")]);
-    now(auth.clone());
+    bench.know(&auth);
     bench.put(&["a"]);
     assert_eq!(client.revisions(0, 1).await, [2]);
     let delete = AuthRoleDeleteRequest { role: "all".into() };
-    now(auth.after([Change::RoleDelete(delete)]));
+    bench.know(&auth.after([Change::RoleDelete(delete)]));
     bench.put(&["a"]);
     let mut gone = Vec::new();
     while gone.len() < 2 {
@@ -594,4 +604,22 @@ async fn a_watch_on_all_keys_outlives_changes_of_other_users() {
         }
     }
     assert_eq!(gone, [0, 1]);
+}
+
+#[tokio::test]
+async fn nothing_begins_with_a_token_that_is_too_old() {
+    let bench = Bench::new(QueueLimits::default());
+    let (auth, principal) = with_reader();
+    let mut client = bench.client_of(Caller::Token(principal, 1));
+    client.create(create("a", "", 0));
+    assert!(!client.next().await.canceled, "nobody is asked yet");
+    bench.know(&auth);
+    client.create(create("a", "", 0));
+    let refused = client.next().await;
+    assert!(refused.created && refused.canceled, "{refused:?}");
+    // in these words etcd's client logs in again
+    let words = "rpc error: code = Unauthenticated desc = etcdserver: invalid auth token";
+    assert_eq!(refused.cancel_reason, words);
+    bench.put(&["a"]);
+    assert_eq!(client.revisions(0, 1).await, [2], "what has begun goes on");
 }

@@ -18,7 +18,7 @@ use super::{Auth, AuthError, ROOT, User};
 use crate::store::{KeyRange, MAX_KEY, StoreError};
 
 /// The longest name of a user or role, in bytes.
-pub(super) const MAX_NAME: usize = 1024;
+pub(crate) const MAX_NAME: usize = 1024;
 
 impl Auth {
     /// The state after a change. The change was admitted: its proposer is root, or auth is off.

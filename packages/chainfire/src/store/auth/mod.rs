@@ -26,6 +26,7 @@ use api::authpb::{Permission, Role};
 use api::chainfire_internal::{AuthUser, Principal};
 use bytes::Bytes;
 
+pub(crate) use change::MAX_NAME;
 pub use error::AuthError;
 pub use grants::Access;
 use grants::Grants;
