@@ -67,15 +67,6 @@ fn is_quick_txn(request: &TxnRequest) -> bool {
         })
 }
 
-/// Whether a transaction can make the store grow.
-fn grows(request: &TxnRequest) -> bool {
-    request.success.iter().chain(&request.failure).any(|op| match &op.request {
-        Some(request_op::Request::RequestPut(_)) => true,
-        Some(request_op::Request::RequestTxn(txn)) => grows(txn),
-        _ => false,
-    })
-}
-
 #[tonic::async_trait]
 impl Kv for KvService {
     async fn range(
@@ -161,7 +152,7 @@ impl Kv for KvService {
             self.read(quick, caller, request, check, Reader::txn).await?
         } else {
             node.allow(&caller, |guard| guard.txn(&request)).await?;
-            if grows(&request) {
+            if check::has_put(&request) {
                 node.demand_room()?;
             }
             match node.propose_as(&caller, Command::Txn(request)).await? {

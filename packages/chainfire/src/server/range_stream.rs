@@ -81,7 +81,7 @@ async fn next(mut pages: Pages, bytes: usize) -> Result<(Pages, Option<Page>), S
 
 /// etcd streams in key order only, and clients fall back to `Range` on this code.
 fn streamable(request: &RangeRequest) -> Result<(), Status> {
-    if !check::in_key_order(request) {
+    if !check::is_found_in_order(request) {
         return Err(Status::from(&refusal::STREAM_SORTS));
     }
     if check::has_revision_bounds(request) {
