@@ -122,6 +122,7 @@ fn check(settings: &Settings, options: RestoreOptions) -> Result<(), Fault> {
 /// What can be refused once the file is known.
 fn fits(from: &Inspected, settings: &Settings, options: RestoreOptions) -> Result<(), Fault> {
     let id = format!("{:x}", crate::assembly::short_id(settings.cluster_id));
+    // only a backup says which cluster it is of
     let same = from.head.as_ref().is_some_and(|head| head.cluster_id == id);
     if same && !options.keep_cluster_id {
         return refuse(
