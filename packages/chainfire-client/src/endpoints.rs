@@ -110,18 +110,42 @@ impl Endpoints {
         helps
     }
 
-    /// Calls this endpoint, once, and no other.
-    pub(crate) async fn call_one<T, Fut>(&self, place: usize, call: Fut) -> Result<T, Error>
+    /// Calls this endpoint and no other; once more where the token was not believed any more.
+    pub(crate) async fn call_one<T, F, Fut>(
+        &self,
+        place: usize,
+        patience: Duration,
+        call: F,
+    ) -> Result<T, Error>
     where
+        F: Fn(Channel) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
-        match tokio::time::timeout(self.options.deadline, call).await {
-            Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => match judge(&status) {
-                Verdict::Refused(error) => Err(error),
-                _ => Err(self.unreachable(describe(&status))),
-            },
-            Err(_) => Err(self.unreachable(format!("no answer from {} in time", self.urls[place]))),
+        let until = Instant::now() + patience;
+        if self.login.is_due() {
+            // a member without a majority gives no token, and may answer who has a certificate
+            let _ = tokio::time::timeout(patience / 2, self.log_in(0, place)).await;
+        }
+        let mut again = true;
+        loop {
+            let carried = self.login.carried();
+            let last = match timeout_at(until, call(self.at(place))).await {
+                Ok(Ok(response)) => return Ok(response.into_inner()),
+                Ok(Err(status)) if again && self.login.helps(status.message(), carried) => {
+                    again = false;
+                    match timeout_at(until, self.log_in(carried.login, place)).await {
+                        Ok(Err(Verdict::Refused(error))) => return Err(error),
+                        Ok(_) => continue,
+                        Err(_) => describe(&status),
+                    }
+                }
+                Ok(Err(status)) => match judge(&status) {
+                    Verdict::Refused(error) => return Err(error),
+                    _ => describe(&status),
+                },
+                Err(_) => "no answer in time".to_owned(),
+            };
+            return Err(Error::Unreachable { endpoints: self.urls[place].clone(), last });
         }
     }
 

@@ -125,10 +125,12 @@ impl NodesWatcher {
     pub async fn next(&mut self) -> Result<Vec<Node>, Error> {
         let deadline = Instant::now() + self.client.endpoints.options().deadline;
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+        // whoever is refused right after a login is refused
+        let mut refused = false;
         loop {
             let (place, channel) = self.client.endpoints.current();
             if self.stream.is_none() {
-                self.client.endpoints.ready(place).await;
+                let carried = self.client.endpoints.ready(place).await;
                 let mut client = GossipClient::new(channel);
                 let patience = self.client.endpoints.options().read_attempt;
                 let open = client.watch_nodes(pb::WatchNodesRequest {});
@@ -139,10 +141,18 @@ impl NodesWatcher {
                         self.nodes.clear();
                         continue;
                     }
-                    Ok(Err(status)) => match judge(&status) {
-                        Verdict::Refused(error) => return Err(error),
-                        _ => describe(&status),
-                    },
+                    Ok(Err(status)) => {
+                        let words = status.message();
+                        let renewed = self.client.endpoints.renewed(words, carried, place).await;
+                        match judge(&status) {
+                            Verdict::Refused(error) if refused || !renewed => return Err(error),
+                            Verdict::Refused(_) => {
+                                refused = true;
+                                continue;
+                            }
+                            _ => describe(&status),
+                        }
+                    }
                     Err(_) => "no answer in time".to_owned(),
                 };
                 self.client.endpoints.leave(place);

@@ -122,11 +122,15 @@ impl Client {
         request: RangeRequest,
         at_least: i64,
     ) -> Result<LocalRange, Error> {
-        let (place, channel) = self.endpoints.current();
-        self.endpoints.ready(place).await;
+        let (place, _) = self.endpoints.current();
         let request = LocalRangeRequest { range: Some(request), at_least_revision: at_least };
-        let mut client = LocalClient::new(channel).max_decoding_message_size(MAX_ANSWER);
-        let answer = self.endpoints.call_one(place, client.range(request)).await?;
+        let patience = self.endpoints.options().deadline;
+        let call = |channel| {
+            let request = request.clone();
+            let mut client = LocalClient::new(channel).max_decoding_message_size(MAX_ANSWER);
+            async move { client.range(request).await }
+        };
+        let answer = self.endpoints.call_one(place, patience, call).await?;
         Ok(LocalRange {
             range: answer
                 .range

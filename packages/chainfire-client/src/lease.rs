@@ -48,6 +48,16 @@ pub(crate) struct Safety {
     pub(crate) name: String,
 }
 
+#[cfg(test)]
+impl Safety {
+    /// Of a lease that is safe for so long and that nobody keeps alive.
+    pub(crate) fn lasting(time: Duration, name: &str) -> Safety {
+        let (_, state) = watch::channel(State::Until(Instant::now() + time));
+        let lease = LeaseWatch { state, margin: Duration::ZERO };
+        Safety { lease, name: name.to_owned() }
+    }
+}
+
 /// A lease that is kept alive as long as this exists. Dropping it gives it up in the background;
 /// [`Lease::revoke`] waits for that.
 #[derive(Debug)]

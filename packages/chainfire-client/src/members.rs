@@ -1,13 +1,15 @@
 //! The cluster's members, and how they are.
 
 use crate::endpoints::Repeat;
-use crate::verdict::{Verdict, describe, judge};
 use crate::{Client, Error};
 use api::etcdserverpb as pb;
 use api::etcdserverpb::cluster_client::ClusterClient;
 use api::etcdserverpb::kv_client::KvClient;
 use api::etcdserverpb::maintenance_client::MaintenanceClient;
-use tokio::time::timeout;
+use std::time::Duration;
+
+/// A member reads all that it holds for its hash.
+const HASH_MAX: Duration = Duration::from_secs(600);
 
 /// A member as the cluster lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,20 +141,11 @@ impl Client {
 
     async fn status_of(&self, place: usize) -> Result<EndpointStatus, Error> {
         let endpoint = self.endpoints()[place].clone();
-        let mut client = MaintenanceClient::new(self.endpoints.at(place));
-        let call = client.status(pb::StatusRequest::default());
         let patience = self.endpoints.options().read_attempt;
-        let unreachable = |last| Error::Unreachable { endpoints: endpoint.clone(), last };
-        let answer = match timeout(patience, call).await {
-            Ok(Ok(response)) => response.into_inner(),
-            Ok(Err(status)) => {
-                return Err(match judge(&status) {
-                    Verdict::Refused(error) => error,
-                    Verdict::NothingDone { .. } | Verdict::Lost => unreachable(describe(&status)),
-                });
-            }
-            Err(_) => return Err(unreachable("no answer in time".to_owned())),
+        let call = |channel| async move {
+            MaintenanceClient::new(channel).status(pb::StatusRequest::default()).await
         };
+        let answer = self.endpoints.call_one(place, patience, call).await?;
         let header = answer.header.unwrap_or_default();
         Ok(EndpointStatus {
             endpoint,
@@ -173,18 +166,11 @@ impl Client {
     /// the same give the same.
     pub async fn hashes(&self, revision: i64) -> Vec<(String, Result<u32, Error>)> {
         let asked = (0..self.endpoints().len()).map(|place| async move {
-            let mut client = MaintenanceClient::new(self.endpoints.at(place));
-            let answer = client.hash_kv(pb::HashKvRequest { revision }).await;
-            let hash =
-                answer.map(|answer| answer.into_inner().hash).map_err(|status| {
-                    match judge(&status) {
-                        Verdict::Refused(error) => error,
-                        Verdict::NothingDone { .. } | Verdict::Lost => Error::Unreachable {
-                            endpoints: self.endpoints()[place].clone(),
-                            last: describe(&status),
-                        },
-                    }
-                });
+            let call = |channel| async move {
+                MaintenanceClient::new(channel).hash_kv(pb::HashKvRequest { revision }).await
+            };
+            let hash = self.endpoints.call_one(place, HASH_MAX, call).await;
+            let hash = hash.map(|answer| answer.hash);
             (self.endpoints()[place].clone(), hash)
         });
         futures::future::join_all(asked).await
@@ -204,14 +190,15 @@ impl Client {
     /// Hands leadership of the cluster to another voter. `leader` is the endpoint's place in
     /// [`Client::endpoints`]: etcd takes this call on the leader only.
     pub async fn move_leader(&self, leader: usize, target: u64) -> Result<(), Error> {
-        let mut client = MaintenanceClient::new(self.endpoints.at(leader));
-        let request = pb::MoveLeaderRequest { target_id: target };
-        match client.move_leader(request).await {
+        let patience = self.endpoints.options().deadline;
+        let call = |channel| async move {
+            let request = pb::MoveLeaderRequest { target_id: target };
+            MaintenanceClient::new(channel).move_leader(request).await
+        };
+        match self.endpoints.call_one(leader % self.endpoints().len(), patience, call).await {
             Ok(_) => Ok(()),
-            Err(status) => Err(match judge(&status) {
-                Verdict::Refused(error) => error,
-                _ => Error::FateUnknown { last: describe(&status) },
-            }),
+            Err(Error::Unreachable { last, .. }) => Err(Error::FateUnknown { last }),
+            Err(error) => Err(error),
         }
     }
 }

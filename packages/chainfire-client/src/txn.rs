@@ -9,6 +9,8 @@ use api::etcdserverpb::{
     self as pb, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest, request_op, response_op,
 };
 use bytes::Bytes;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tonic::Status;
 
 /// One condition of a transaction.
 #[derive(Debug, Clone, PartialEq)]
@@ -187,18 +189,25 @@ impl Txn {
 
     /// Does it, atomically.
     pub async fn commit(self) -> Result<Done, Error> {
-        if let Some(safety) = self.safety.as_ref().filter(|safety| !safety.lease.is_safe()) {
-            return Err(Error::Unsafe { name: safety.name.clone() });
-        }
         let repeat = self.repeat();
-        let answer = self
-            .client
-            .endpoints
-            .call(repeat, |channel| {
-                let request = self.request.clone();
-                async move { kv(channel).txn(request).await }
-            })
-            .await?;
+        let late = AtomicBool::new(false);
+        let sent = self.client.endpoints.call(repeat, |channel| {
+            let (request, safety, late) = (self.request.clone(), self.safety.as_ref(), &late);
+            async move {
+                // each time: the tries before, which did nothing, and logging in take time as well
+                if safety.is_some_and(|safety| !safety.lease.is_safe()) {
+                    late.store(true, Ordering::Relaxed);
+                    return Err(Status::failed_precondition("the lease's safe time is over"));
+                }
+                kv(channel).txn(request).await
+            }
+        });
+        let answer = match (sent.await, &self.safety) {
+            (Err(_), Some(safety)) if late.load(Ordering::Relaxed) => {
+                return Err(Error::Unsafe { name: safety.name.clone() });
+            }
+            (sent, _) => sent?,
+        };
         let results = answer
             .responses
             .into_iter()
@@ -218,5 +227,27 @@ impl Txn {
             revision: answer.header.map_or(0, |header| header.revision),
             results,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Options;
+    use std::time::Duration;
+
+    /// Nobody answers at the endpoint, so that each try surely does nothing and another follows.
+    #[tokio::test]
+    async fn a_guarded_write_is_not_sent_again_when_its_safe_time_is_over() {
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let options = Options { deadline: Duration::from_secs(20), ..Options::default() };
+        let client = Client::connect_with([format!("http://{closed}")], None, options).unwrap();
+        let safety = Safety::lasting(Duration::from_millis(300), "job");
+        let begun = std::time::Instant::now();
+        let txn = client.txn().then(Op::put("a", "1")).while_safe(safety);
+        let refused = txn.commit().await.unwrap_err();
+        assert!(matches!(&refused, Error::Unsafe { name } if name == "job"), "{refused}");
+        let took = begun.elapsed();
+        assert!((Duration::from_millis(300)..Duration::from_secs(10)).contains(&took), "{took:?}");
     }
 }

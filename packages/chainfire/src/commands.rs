@@ -1,6 +1,7 @@
 //! `chainfire backup` and `chainfire restore`: results on standard output, progress on the other.
 
 use std::io::{IsTerminal, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -224,23 +225,42 @@ fn load(before: &SettingsArgs, after: &SettingsArgs) -> anyhow::Result<Settings>
     Ok(settings::load(SERVICE, &args)?)
 }
 
-/// Where the member of these settings listens.
+/// Where the member of these settings listens, or is to listen.
 fn own_url(own: &Settings) -> anyhow::Result<String> {
     let running = std::fs::read(own.data_dir.join("endpoints.json")).ok();
     let running =
         running.and_then(|text| serde_json::from_slice::<chainfire::Endpoints>(&text).ok());
-    let client = running.as_ref().and_then(|endpoints| endpoints.client.clone());
-    let plain = running.as_ref().and_then(|endpoints| endpoints.plaintext.clone());
+    url_of(own, running.as_ref())
+}
+
+/// By where it listens while it runs. What listens everywhere has no address of its own: then it is
+/// what is advertised, and in the certificate.
+fn url_of(own: &Settings, running: Option<&chainfire::Endpoints>) -> anyhow::Result<String> {
+    let bound = |address: Option<&String>| address.and_then(|text| text.parse().ok());
+    let client = bound(running.and_then(|running| running.client.as_ref()));
+    let plain = bound(running.and_then(|running| running.plaintext.as_ref()));
     match (client, plain, &own.client, &own.plaintext) {
-        (Some(address), ..) => Ok(format!("https://{address}")),
-        (None, Some(address), ..) => Ok(format!("http://{address}")),
-        (_, _, Some(client), _) => {
-            let made = || format!("https://{}", client.listen);
-            Ok(client.advertise.clone().unwrap_or_else(made))
+        (None, Some(plain), ..) => Ok(format!("http://{}", reached(plain))),
+        (client, _, Some(end), _) => {
+            let listen: SocketAddr = client.unwrap_or(end.listen);
+            let advertised = end.advertise.clone();
+            let advertised =
+                advertised.filter(|_| client.is_none() || listen.ip().is_unspecified());
+            Ok(advertised.unwrap_or_else(|| format!("https://{}", reached(listen))))
         }
-        (_, _, _, Some(plain)) => Ok(format!("http://{}", plain.listen)),
+        (_, _, None, Some(plain)) => Ok(format!("http://{}", reached(plain.listen))),
         _ => bail!("the settings name no listener for clients"),
     }
+}
+
+/// An address under which a listener on this machine is reached.
+fn reached(mut address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    address
 }
 
 pub(crate) fn restore(command: &Restore, args: &SettingsArgs) -> anyhow::Result<()> {
@@ -366,6 +386,46 @@ impl Drop for Meter {
     fn drop(&mut self) {
         if self.person && self.last.is_some() {
             eprint!("\r\x1b[K");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_members_own_address_is_one_that_its_certificate_names() {
+        let head = "name = \"a\"\ndata_dir = \"/x\"\n\
+            cluster_id = \"018f0000-0000-7000-8000-000000000001\"\n\
+            peer.listen = \"0.0.0.0:2380\"\n";
+        let tls = "tls = { cert = \"c\", key = \"k\", ca = \"a\" }\n";
+        let all = "client = { listen = \"0.0.0.0:2379\", advertise = \"https://node01:2379\" }";
+        let one = "client = { listen = \"10.0.0.1:0\", advertise = \"https://node01:2379\" }";
+        let bare = "client.listen = \"[::]:2379\"";
+        let plain = "plaintext.listen = \"0.0.0.0:2379\"";
+        let table = [
+            (all, Some("0.0.0.0:2379"), None, "https://node01:2379"),
+            (all, None, None, "https://node01:2379"),
+            (one, Some("10.0.0.1:7777"), None, "https://10.0.0.1:7777"),
+            (one, None, None, "https://node01:2379"),
+            (bare, Some("[::]:2379"), None, "https://[::1]:2379"),
+            (bare, None, None, "https://[::1]:2379"),
+            (plain, None, Some("0.0.0.0:4000"), "http://127.0.0.1:4000"),
+            (plain, None, None, "http://127.0.0.1:2379"),
+        ];
+        for (listener, client, plaintext, expected) in table {
+            let text = format!("{head}{tls}{listener}\n");
+            let path = std::path::Path::new("chainfire.toml");
+            let own: Settings = settings::parse(path, &text).unwrap();
+            let running = chainfire::Endpoints {
+                client: client.map(str::to_owned),
+                plaintext: plaintext.map(str::to_owned),
+                ..Default::default()
+            };
+            let runs = client.is_some() || plaintext.is_some();
+            let url = url_of(&own, runs.then_some(&running)).unwrap();
+            assert_eq!(url, expected, "{listener} {client:?}");
         }
     }
 }

@@ -140,13 +140,15 @@ impl DataDir {
     }
 
     fn new_owner(&self, cluster_id: Uuid, name: &str) -> Result<Owner, Fault> {
-        for data in ["journal", "engine"] {
+        // A restore begins with the spool; a member that starts has its member.json before it has one.
+        for data in ["journal", "engine", "spool"] {
             if self.join(data).exists() {
                 return Err(Fault::new(
                     codes::FOREIGN_DATA,
                     Kind::Precondition,
                     format!("{} holds data but no member.json", self.path.display()),
-                    "restore member.json, or move the folder away and join anew",
+                    "repeat the restore if one was cut here, in an empty folder; else put member.json \
+                     back, or move the folder away and join anew",
                 ));
             }
         }
@@ -300,10 +302,13 @@ mod tests {
     #[test]
     fn data_without_an_owner_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir(dir.path().join("journal")).unwrap();
         let data = DataDir::open(dir.path()).unwrap();
-        let fault = data.owner(Uuid::new_v4(), "a").unwrap_err();
-        assert!(fault.what.contains("no member.json"), "{fault}");
+        for part in ["journal", "engine", "spool"] {
+            std::fs::create_dir(dir.path().join(part)).unwrap();
+            let fault = data.owner(Uuid::new_v4(), "a").unwrap_err();
+            assert!(fault.what.contains("no member.json"), "{part}: {fault}");
+            std::fs::remove_dir(dir.path().join(part)).unwrap();
+        }
         std::fs::write(dir.path().join("member.json"), "{").unwrap();
         assert_eq!(data.owner(Uuid::new_v4(), "a").unwrap_err().code, codes::DATA_DIR);
     }

@@ -1,5 +1,6 @@
 //! Watches over the running member: gates, health, quota, and what must end the process.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use api::chainfire_internal::command::Request as Command;
 use api::etcdserverpb::alarm_request::AlarmAction;
 use api::etcdserverpb::cluster_client::ClusterClient;
 use api::etcdserverpb::{AlarmRequest, AlarmType, MemberListRequest};
-use consensus::{Group, NodeId, NodeInfo, Status};
+use consensus::{Group, Host, NodeId, NodeInfo, Status};
 use fault::{Fault, Kind};
 use telemetry::{Gate, Health};
 use tokio::sync::watch;
@@ -129,6 +130,30 @@ fn removed() -> Fault {
         "this member was removed from the cluster",
         "empty its data folder to let it join anew",
     )
+}
+
+/// Forgets what is kept of each member once it is none.
+pub(crate) async fn forget_removed(
+    mut status: watch::Receiver<Status>,
+    peers: Arc<Peers>,
+    host: Host,
+    stop: CancellationToken,
+) {
+    let ids = |status: &Status| status.members.iter().map(|m| m.id).collect::<BTreeSet<NodeId>>();
+    let mut known = ids(&status.borrow());
+    let follow = async {
+        while status.changed().await.is_ok() {
+            if ids(&status.borrow_and_update()) == known {
+                continue;
+            }
+            // what is under way to one that was removed would make it known again
+            tokio::time::sleep(ANSWER_MAX).await;
+            known = ids(&status.borrow_and_update());
+            peers.keep(|id| known.contains(&id));
+            host.keep_peers(|id| known.contains(&id));
+        }
+    };
+    tokio::select! { () = follow => {} () = stop.cancelled() => {} }
 }
 
 /// Returns if this member was let in and removed again before it had heard anything: it knows no

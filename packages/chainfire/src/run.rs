@@ -27,7 +27,7 @@ use tonic::service::Routes;
 use crate::assembly::{Assembly, Ground};
 use crate::codes;
 use crate::data_dir::{DataDir, Endpoints};
-use crate::follow::Gates;
+use crate::follow::{self, Gates};
 use crate::gateway;
 use crate::gossip::{self, Gossip, Nodes};
 use crate::joining::{self, Urls};
@@ -162,6 +162,8 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> Result<Member
         _ => None,
     };
     let (reporter, health_service) = rpc::health();
+    let forgetting =
+        follow::forget_removed(group.watch_status(), peers.clone(), host.clone(), own_stop.clone());
     let ground = Ground {
         settings,
         me,
@@ -176,6 +178,7 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> Result<Member
         stop: own_stop.clone(),
     };
     let Assembly { services, tasks, failure } = ground.assemble()?;
+    tasks.spawn(forgetting);
     let (gossip, gossiping) = gossip.unzip();
     let nodes = gossip.as_ref().map(|gossip: &Gossip| gossip.nodes.clone());
     let services = services.with_gossip(gossip);

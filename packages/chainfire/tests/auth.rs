@@ -4,6 +4,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use api::authpb::permission::Type;
 use api::etcdserverpb::auth_client::AuthClient;
 use api::etcdserverpb::kv_client::KvClient;
 use api::etcdserverpb::*;
@@ -79,11 +80,16 @@ impl World {
         Ok(errors)
     }
 
-    async fn enable(&self) -> Result<()> {
-        self.ctl(&["user", "add", ROOT]).await?;
-        self.ctl(&["user", "grant-role", "root", "root"]).await?;
-        ensure!(self.ctl(&["auth", "enable"]).await? == "Authentication Enabled\n");
-        Ok(())
+    /// Makes root and asks everybody from now on.
+    async fn enable(&self) -> Result<Root> {
+        let mut auth = AuthClient::new(self.channel(0)?);
+        let (name, password) = ("root".to_owned(), "secret".to_owned());
+        auth.user_add(AuthUserAddRequest { name, password, ..Default::default() }).await?;
+        let (user, role) = ("root".to_owned(), "root".to_owned());
+        auth.user_grant_role(AuthUserGrantRoleRequest { user, role }).await?;
+        auth.auth_enable(AuthEnableRequest {}).await?;
+        let token = self.login(0, "root", "secret").await?;
+        Ok(Root { auth, kv: KvClient::new(self.channel(0)?), token })
     }
 
     /// A channel as the guest, to one member.
@@ -96,6 +102,50 @@ impl World {
         let request = AuthenticateRequest { name: name.into(), password: password.into() };
         let mut client = AuthClient::new(self.channel(place)?);
         Ok(client.authenticate(request).await?.into_inner().token)
+    }
+}
+
+/// Root, by the generated clients.
+struct Root {
+    auth: AuthClient<Channel>,
+    kv: KvClient<Channel>,
+    token: String,
+}
+
+impl Root {
+    /// A user with a password and one role, which is new.
+    async fn user(&mut self, name: &str, password: &str, role: &str) -> Result<()> {
+        let add = AuthUserAddRequest {
+            name: name.into(),
+            password: password.into(),
+            ..Default::default()
+        };
+        self.auth.user_add(with_token(&self.token, add)).await?;
+        let add = AuthRoleAddRequest { name: role.into() };
+        self.auth.role_add(with_token(&self.token, add)).await?;
+        let grant = AuthUserGrantRoleRequest { user: name.into(), role: role.into() };
+        self.auth.user_grant_role(with_token(&self.token, grant)).await?;
+        Ok(())
+    }
+
+    async fn grant(&mut self, role: &str, kind: Type, key: &str, end: &str) -> Result<()> {
+        let (key, range_end) = (key.to_owned().into(), end.to_owned().into());
+        let perm = Some(api::authpb::Permission { perm_type: kind as i32, key, range_end });
+        let grant = AuthRoleGrantPermissionRequest { name: role.into(), perm };
+        self.auth.role_grant_permission(with_token(&self.token, grant)).await?;
+        Ok(())
+    }
+
+    async fn revoke(&mut self, role: &str, key: &str, end: &str) -> Result<()> {
+        let (key, range_end) = (key.to_owned().into(), end.to_owned().into());
+        let revoke = AuthRoleRevokePermissionRequest { role: role.into(), key, range_end };
+        self.auth.role_revoke_permission(with_token(&self.token, revoke)).await?;
+        Ok(())
+    }
+
+    async fn put(&mut self, key: &str, value: &str) -> Result<()> {
+        self.kv.put(with_token(&self.token, put(key, value))).await?;
+        Ok(())
     }
 }
 
@@ -363,23 +413,19 @@ fn watch(key: &str, end: &str) -> WatchRequest {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_shows_what_its_user_may_read_and_no_more() -> Result<()> {
-    if !installed() {
-        return Ok(());
-    }
     let world = World::start(1).await?;
-    world.enable().await?;
-    let root = async |words: &[&str]| world.ctl(&[&["--user", ROOT][..], words].concat()).await;
-    root(&["user", "add", "ann:pw"]).await?;
-    root(&["role", "add", "apps"]).await?;
-    root(&["role", "grant-permission", "apps", "read", "apps/", "--prefix"]).await?;
-    root(&["role", "grant-permission", "apps", "read", "other"]).await?;
-    root(&["user", "grant-role", "ann", "apps"]).await?;
+    let mut root = world.enable().await?;
+    root.user("ann", "pw", "apps").await?;
+    root.grant("apps", Type::Read, "apps/", "apps0").await?;
+    root.grant("apps", Type::Read, "other", "").await?;
 
-    // etcdctl is told why
-    let words = ["--user", "ann:pw", "watch", "secret"];
-    let output = world.run(0, &world.shown, &words).await?;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    ensure!(said.contains("permission denied"), "{said}");
+    if installed() {
+        // etcdctl is told why
+        let words = ["--user", "ann:pw", "watch", "secret"];
+        let output = world.run(0, &world.shown, &words).await?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(said.contains("permission denied"), "{said}");
+    }
 
     let token = world.login(0, "ann", "pw").await?;
     let mut client = watch_client::WatchClient::new(world.channel(0)?);
@@ -400,8 +446,8 @@ async fn a_watch_shows_what_its_user_may_read_and_no_more() -> Result<()> {
         ensure!(refused.created && refused.canceled && refused.watch_id == -1, "{refused:?}");
         ensure!(refused.cancel_reason.contains("etcdserver: permission denied"), "{refused:?}");
     }
-    root(&["put", "secret", "1"]).await?;
-    root(&["put", "apps/1", "1"]).await?;
+    root.put("secret", "1").await?;
+    root.put("apps/1", "1").await?;
     let seen = until(&mut answers, |answer| !answer.events.is_empty()).await?;
     let keys = |answers: &[WatchResponse]| -> Vec<String> {
         let events = answers.iter().flat_map(|answer| &answer.events);
@@ -411,9 +457,9 @@ async fn a_watch_shows_what_its_user_may_read_and_no_more() -> Result<()> {
     ensure!(keys(&seen) == ["apps/1"], "{seen:?}");
 
     // what is taken away is not shown any more, what is left goes on
-    root(&["role", "revoke-permission", "apps", "apps/", "--prefix"]).await?;
-    root(&["put", "apps/2", "hidden"]).await?;
-    root(&["put", "other", "1"]).await?;
+    root.revoke("apps", "apps/", "apps0").await?;
+    root.put("apps/2", "hidden").await?;
+    root.put("other", "1").await?;
     let seen =
         until(&mut answers, |answer| keys(std::slice::from_ref(answer)) == ["other"]).await?;
     ensure!(keys(&seen) == ["other"], "{seen:?}");
@@ -422,7 +468,8 @@ async fn a_watch_shows_what_its_user_may_read_and_no_more() -> Result<()> {
     ensure!(canceled[0].cancel_reason.contains("etcdserver: permission denied"), "{seen:?}");
 
     // a user who is gone watches nothing, also where nothing happens
-    root(&["user", "delete", "ann"]).await?;
+    let ann = AuthUserDeleteRequest { name: "ann".into() };
+    root.auth.user_delete(with_token(&root.token, ann)).await?;
     let seen = until(&mut answers, |answer| answer.canceled).await?;
     ensure!(seen.last().is_some_and(|answer| answer.watch_id == 1), "{seen:?}");
     Ok(())
@@ -430,18 +477,12 @@ async fn a_watch_shows_what_its_user_may_read_and_no_more() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bug_14571_permissions_change_under_writes_members_refuse_alike() -> Result<()> {
-    if !installed() {
-        return Ok(());
-    }
     let mut world = World::start(3).await?;
-    world.enable().await?;
-    let root = async |words: &[&str]| world.ctl(&[&["--user", ROOT][..], words].concat()).await;
-    root(&["user", "add", "ann:pw"]).await?;
-    root(&["role", "add", "apps"]).await?;
-    root(&["user", "grant-role", "ann", "apps"]).await?;
+    let mut root = world.enable().await?;
+    root.user("ann", "pw", "apps").await?;
 
     // a token of one member is good on all
-    let rooted = world.login(0, "root", "secret").await?;
+    let rooted = root.token.clone();
     let token = world.login(1, "ann", "pw").await?;
     for place in 0..3 {
         let mut auth = AuthClient::new(world.channel(place)?);
@@ -474,19 +515,9 @@ async fn bug_14571_permissions_change_under_writes_members_refuse_alike() -> Res
             (done, refused)
         });
     }
-    let mut auth = AuthClient::new(world.channel(0)?);
-    let perm = api::authpb::Permission {
-        perm_type: api::authpb::permission::Type::Readwrite as i32,
-        key: "apps/".into(),
-        range_end: "apps0".into(),
-    };
     for round in 0..30 {
-        let name = "apps".to_owned();
-        let grant = AuthRoleGrantPermissionRequest { name, perm: Some(perm.clone()) };
-        auth.role_grant_permission(with_token(&rooted, grant)).await?;
-        let (role, key, range_end) = ("apps".into(), "apps/".into(), "apps0".into());
-        let revoke = AuthRoleRevokePermissionRequest { role, key, range_end };
-        auth.role_revoke_permission(with_token(&rooted, revoke)).await?;
+        root.grant("apps", Type::Readwrite, "apps/", "apps0").await?;
+        root.revoke("apps", "apps/", "apps0").await?;
         if round == 15 {
             world.cluster.kill(2);
         }
@@ -502,7 +533,7 @@ async fn bug_14571_permissions_change_under_writes_members_refuse_alike() -> Res
         done += counts.0;
         refused += counts.1;
     }
-    ensure!(refused > 0, "{done} done, {refused} refused");
+    ensure!(done > 0 && refused > 0, "{done} done, {refused} refused");
 
     // all members hold the same, users and roles too
     let mut newest = 0;
@@ -529,10 +560,7 @@ async fn bug_14571_permissions_change_under_writes_members_refuse_alike() -> Res
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_with_a_password_logs_in_and_does_so_again() -> Result<()> {
-    use chainfire_client::{Client, Credentials, Error, Options, Watch};
-    if !installed() {
-        return Ok(());
-    }
+    use chainfire_client::{Client, Consistency, Credentials, Error, Options, Watch};
     let world = World::start(1).await?;
     let tls = rpc::Tls::load(&world.shown)?;
     let client = |credentials: Credentials| {
@@ -545,15 +573,22 @@ async fn a_client_with_a_password_logs_in_and_does_so_again() -> Result<()> {
     let root = client(Credentials::from_file(&file)?)?;
     root.put("a", "1").await?; // nobody is asked yet
     let mut watcher = root.watch(Watch::prefix("apps/")).await?;
-    world.enable().await?;
+    let mut rooted = world.enable().await?;
     root.put("a", "2").await?;
     root.put("apps/1", "1").await?;
     let seen = tokio::time::timeout(PATIENCE, watcher.next()).await??;
     ensure!(seen.events.len() == 1 && seen.events[0].kv.key == "apps/1", "{seen:?}");
 
     // another key signs tokens now: the one that the client has is good no more
-    world.ctl(&["--user", ROOT, "auth", "disable"]).await?;
-    world.ctl(&["auth", "enable"]).await?;
+    rekey(&mut rooted).await?;
+    let local = root.get_with("a", Consistency::Local).await?;
+    ensure!(local.is_some_and(|kv| kv.value == "2"), "a local read logs in again, too");
+    rekey(&mut rooted).await?;
+    let hashes = root.hashes(0).await;
+    ensure!(hashes.iter().all(|(_, hash)| hash.is_ok()), "{hashes:?}");
+    let first = client(Credentials::new("root", "secret"))?.hashes(0).await;
+    ensure!(first.iter().all(|(_, hash)| hash.is_ok()), "the first call logs in: {first:?}");
+    rekey(&mut rooted).await?;
     ensure!(root.get("a").await?.is_some_and(|kv| kv.value == "2"));
     root.put("apps/2", "1").await?;
     let seen = tokio::time::timeout(PATIENCE, watcher.next()).await??;
@@ -568,7 +603,8 @@ async fn a_client_with_a_password_logs_in_and_does_so_again() -> Result<()> {
         matches!(&wrong, Err(Error::Refused { message, .. }) if message.contains(failed)),
         "{wrong:?}"
     );
-    world.ctl(&["--user", ROOT, "user", "add", "ann:pw"]).await?;
+    rooted.token = world.login(0, "root", "secret").await?;
+    rooted.user("ann", "pw", "none").await?;
     let ann = client(Credentials::new("ann", "pw"))?;
     let denied = ann.get("a").await;
     ensure!(
@@ -580,5 +616,15 @@ async fn a_client_with_a_password_logs_in_and_does_so_again() -> Result<()> {
         matches!(&denied, Err(Error::Refused { status: Code::PermissionDenied, .. })),
         "{denied:?}"
     );
+    Ok(())
+}
+
+/// Disables and enables: another key signs tokens afterwards.
+async fn rekey(root: &mut Root) -> Result<()> {
+    let (name, password) = ("root".to_owned(), "secret".to_owned());
+    let login = AuthenticateRequest { name, password };
+    let token = root.auth.authenticate(login).await?.into_inner().token;
+    root.auth.auth_disable(with_token(&token, AuthDisableRequest {})).await?;
+    root.auth.auth_enable(AuthEnableRequest {}).await?;
     Ok(())
 }

@@ -180,6 +180,20 @@ impl Figures {
         self.failed.with_label_values(&[reason]).inc();
     }
 
+    /// Forgets what is counted of peers that are none any more.
+    pub(crate) fn keep_peers(&self, is_peer: impl Fn(NodeId) -> bool) {
+        for family in self.round_trip.collect() {
+            for metric in family.get_metric() {
+                for label in metric.get_label().iter().filter(|label| label.name() == "peer") {
+                    let id = NodeId::from_str_radix(label.value(), 16);
+                    if !id.is_ok_and(&is_peer) {
+                        let _ = self.round_trip.remove_label_values(&[label.value()]);
+                    }
+                }
+            }
+        }
+    }
+
     pub(crate) fn round_trip(&self, peer: NodeId, seconds: f64) {
         self.round_trip.with_label_values(&[&format!("{peer:x}")]).observe(seconds);
     }
@@ -187,3 +201,23 @@ impl Figures {
 
 const REASONS: [&str; 7] =
     ["no_leader", "too_busy", "timed_out", "leader_changed", "too_large", "stopped", "failed"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_counted_of_a_peer_goes_with_it() {
+        let figures = Figures::new();
+        for id in [1, 0xab, 0xfeed_0000_0000_0001] {
+            figures.round_trip(id, 0.1);
+        }
+        figures.keep_peers(|id| id != 0xab);
+        let families = figures.round_trip.collect();
+        let labels = families.iter().flat_map(|family| family.get_metric());
+        let labels = labels.flat_map(|metric| metric.get_label());
+        let mut left: Vec<&str> = labels.map(|label| label.value()).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["1", "feed000000000001"]);
+    }
+}

@@ -79,6 +79,12 @@ impl Host {
         self.inner.peers.figures.register(registry);
     }
 
+    /// Forgets what was counted of peers that are in no group any more. Of use where the caller knows
+    /// all groups.
+    pub fn keep_peers(&self, is_peer: impl Fn(NodeId) -> bool) {
+        self.inner.peers.figures.keep_peers(is_peer);
+    }
+
     /// Starts a group on this node: recovers its machine and its log, and takes part from then on.
     /// A node that is new to the group waits to be formed, or to be added by a leader.
     pub async fn start<M: Machine>(

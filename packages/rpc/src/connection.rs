@@ -8,6 +8,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustix::net::sockopt::{
+    set_socket_keepalive, set_tcp_keepcnt, set_tcp_keepidle, set_tcp_keepintvl,
+};
 use rustls::server::Acceptor;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -32,6 +35,10 @@ const HTTP1_QUIET_MAX: Duration = Duration::from_secs(60);
 /// HTTP/2 pings an idle caller, and gives it up when it does not answer.
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PING_ANSWER_MAX: Duration = Duration::from_secs(10);
+/// TCP asks a peer that is quiet for so long, this often, and gives it up after so many times.
+const PROBE_AFTER: Duration = Duration::from_secs(30);
+const PROBE_EVERY: Duration = Duration::from_secs(10);
+const PROBES: u32 = 3;
 /// Requests at once on one connection; watches are streams too.
 const STREAMS_MAX: u32 = 4096;
 pub(crate) const STREAM_WINDOW: u32 = 1 << 20;
@@ -117,6 +124,7 @@ async fn begin(
     shared: &Shared,
 ) -> Result<(TokioIo<Prefixed>, bool, Peer), Refused> {
     stream.set_nodelay(true).map_err(Refused::Lost)?;
+    probe_when_quiet(&stream).map_err(|error| Refused::Lost(error.into()))?;
     let (mut io, peer) = match &shared.tls {
         None => (ServerIo::Plain(stream), Peer::unknown(addr)),
         Some((tls, auth)) => {
@@ -147,6 +155,15 @@ async fn begin(
         return Err(Refused::Garbage("HTTP"));
     }
     Ok((TokioIo::new(Prefixed { first, rest: io }), http2, peer))
+}
+
+/// Whoever is gone without a word is noticed, also where the protocol has no pings: an answer that
+/// streams over HTTP/1 would stay for ever.
+fn probe_when_quiet(stream: &TcpStream) -> rustix::io::Result<()> {
+    set_socket_keepalive(stream, true)?;
+    set_tcp_keepidle(stream, PROBE_AFTER)?;
+    set_tcp_keepintvl(stream, PROBE_EVERY)?;
+    set_tcp_keepcnt(stream, PROBES)
 }
 
 /// Reads until it is clear whether this is HTTP/2: its whole preface, or the first difference.
@@ -219,5 +236,24 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.0.open.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::sockopt::{socket_keepalive, tcp_keepcnt, tcp_keepidle, tcp_keepintvl};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_vanishes_is_asked_for() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let caller = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        probe_when_quiet(&accepted).unwrap();
+        assert!(socket_keepalive(&accepted).unwrap() && !socket_keepalive(&caller).unwrap());
+        assert_eq!(tcp_keepidle(&accepted).unwrap(), PROBE_AFTER);
+        assert_eq!(tcp_keepintvl(&accepted).unwrap(), PROBE_EVERY);
+        assert_eq!(tcp_keepcnt(&accepted).unwrap(), PROBES);
     }
 }

@@ -122,6 +122,7 @@ fn check(settings: &Settings, options: RestoreOptions) -> Result<(), Fault> {
 /// What can be refused once the file is known.
 fn fits(from: &Inspected, settings: &Settings, options: RestoreOptions) -> Result<(), Fault> {
     let id = format!("{:x}", crate::assembly::short_id(settings.cluster_id));
+    // only a backup says which cluster it is of
     let same = from.head.as_ref().is_some_and(|head| head.cluster_id == id);
     if same && !options.keep_cluster_id {
         return refuse(
@@ -226,5 +227,26 @@ struct Nobody;
 impl Dialer for Nobody {
     fn dial(&self, _: NodeId, _: &NodeInfo) -> Result<tonic::transport::Channel, Fault> {
         refuse("there are no other members".into(), "report this")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use consensus::Fatal;
+
+    use super::*;
+
+    /// As much as a power failure leaves behind: what stands is there, and nobody cleans up.
+    #[test]
+    fn no_member_starts_from_a_restore_that_was_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path()).unwrap();
+        let owner = data.fresh_owner(uuid::Uuid::new_v4(), "a");
+        let chunks = [Ok(Bytes::from_static(b"half")), Err(Fatal::new("cut"))];
+        let (spool, info) = (data.join("spool"), NodeInfo::default());
+        consensus::offline::seed(&spool, GROUP, 7, info, &mut chunks.into_iter()).unwrap_err();
+        let fault = data.owner(owner.cluster_id, "a").unwrap_err();
+        assert_eq!(fault.code, codes::FOREIGN_DATA, "{fault}");
+        assert!(fault.hint.contains("repeat the restore"), "{fault}");
     }
 }

@@ -4,6 +4,11 @@
 //! Everything in the member's log is taken, also what it never learnt to be committed: each write
 //! that was acknowledged and that this member had received is in it. What it had not received is
 //! not, and writes that were under way may be.
+//!
+//! Journal and engine are opened as a start opens them: what a crash left unfinished is cut off, the
+//! generation that a snapshot replaced is dropped, and compacted space is given back meanwhile. No
+//! vote, no entry and no acknowledged write goes with that; where the folder is the only one there
+//! is, a copy of it is the one to open.
 
 use std::path::Path;
 use std::time::Instant;
@@ -43,7 +48,7 @@ pub fn save_stopped(
     }
     let (journal, store, reader) = open_at(&data.join("journal"), &data.join("engine"), CACHE)?;
     let stopped = Stopped::open(journal, GROUP, &data.join("spool"))?;
-    // The folder stays as it is: what its log adds is applied to a copy.
+    // What the log adds is applied to a copy: the folder stays where it was.
     let scratch = Scratch::beside(path)?;
     let spaces = &Store::SPACES;
     let engine = open_fjall(&scratch.0, spaces, FjallOptions::default())?;

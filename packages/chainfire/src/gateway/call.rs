@@ -16,7 +16,7 @@ use tonic::{Code, Status};
 use tower::ServiceExt;
 
 use super::objects::Objects;
-use super::transcode::{FRAME, empty_frame, to_frame, write_json};
+use super::transcode::{Desks, FRAME, empty_frame, to_frame, write_json};
 use super::{Call, Gateway, refusal};
 
 /// The largest answer that is written as JSON. It is in memory as a whole.
@@ -46,8 +46,12 @@ impl Gateway {
         // the status comes after the message
         while answers.next().await?.is_some() {}
         let message = message.ok_or_else(|| refusal::unreadable("there is none"))?;
-        let mut json = Vec::with_capacity(2 * message.len());
-        write_json(&call.output, message, &mut json)?;
+        let (of, bytes) = (call.output.clone(), message.len());
+        let written = move || {
+            let mut json = Vec::with_capacity(2 * bytes);
+            write_json(&of, message, &mut json).map(|()| json)
+        };
+        let json = self.desks.run(bytes, written).await?;
         Ok(refusal::json(StatusCode::OK, Body::from(json)))
     }
 
@@ -57,6 +61,7 @@ impl Gateway {
         let frames = if call.streams_in {
             let mut messages = Messages {
                 of: call.input.clone(),
+                desks: self.desks.clone(),
                 objects: Objects::new(body, self.max),
                 first: None,
                 stays: call.stays,
@@ -74,7 +79,8 @@ impl Gateway {
         let mut answers = self.send(call, &parts, frames).await?;
         // gRPC's first word decides the HTTP status
         let first = answers.next().await?;
-        let lines = Lines { of: call.output.clone(), answers, first, failure, ended: false };
+        let (of, desks) = (call.output.clone(), self.desks.clone());
+        let lines = Lines { of, desks, answers, first, failure, ended: false };
         let lines = futures::stream::unfold(lines, |mut lines| async move {
             lines.next().await.map(|line| (Ok::<_, io::Error>(line), lines))
         });
@@ -86,7 +92,7 @@ impl Gateway {
         let mut objects = Objects::new(body, self.max);
         let object = tokio::time::timeout(self.patience, objects.next()).await;
         match object.map_err(|_| refusal::too_slow())?? {
-            Some(json) => to_frame(&call.input, &json),
+            Some(json) => framed(&self.desks, &call.input, json).await,
             None => Ok(empty_frame(&call.input)),
         }
     }
@@ -110,6 +116,11 @@ impl Gateway {
             _ => Ok(Answers { body: response.into_body(), buffer: BytesMut::new() }),
         }
     }
+}
+
+async fn framed(desks: &Desks, of: &MessageDescriptor, json: Bytes) -> Result<Bytes, Status> {
+    let (of, bytes) = (of.clone(), json.len());
+    desks.run(bytes, move || to_frame(&of, &json)).await
 }
 
 /// What of the HTTP headers the services see.
@@ -140,6 +151,7 @@ type Failure = Arc<Mutex<Option<Status>>>;
 /// The messages of a client's stream, as frames.
 struct Messages {
     of: MessageDescriptor,
+    desks: Desks,
     objects: Objects,
     first: Option<Bytes>,
     stays: bool,
@@ -149,7 +161,7 @@ struct Messages {
 impl Messages {
     async fn read(&mut self) -> Result<Option<Bytes>, Status> {
         match self.objects.next().await? {
-            Some(json) => to_frame(&self.of, &json).map(Some),
+            Some(json) => framed(&self.desks, &self.of, json).await.map(Some),
             None => Ok(None),
         }
     }
@@ -224,6 +236,7 @@ impl Answers {
 /// pieces.
 struct Lines {
     of: MessageDescriptor,
+    desks: Desks,
     answers: Answers,
     first: Option<Bytes>,
     failure: Failure,
@@ -241,7 +254,7 @@ impl Lines {
         };
         let failure = self.failure.lock().take();
         let line = match (message, failure) {
-            (Ok(Some(message)), None) => self.line(message),
+            (Ok(Some(message)), None) => line(&self.desks, self.of.clone(), message).await,
             (Ok(None), None) => {
                 self.ended = true;
                 return None;
@@ -253,13 +266,17 @@ impl Lines {
             refusal::line(&status).into()
         }))
     }
+}
 
-    fn line(&self, message: Bytes) -> Result<Bytes, Status> {
+async fn line(desks: &Desks, of: MessageDescriptor, message: Bytes) -> Result<Bytes, Status> {
+    let bytes = message.len();
+    let written = move || {
         let mut line = b"{\"result\":".to_vec();
-        write_json(&self.of, message, &mut line)?;
+        write_json(&of, message, &mut line)?;
         line.extend_from_slice(b"}\n");
         Ok(line.into())
-    }
+    };
+    desks.run(bytes, written).await
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ use http::{Method, Request};
 use prost_reflect::{DescriptorPool, MessageDescriptor};
 use tonic::service::Routes;
 
+use self::transcode::Desks;
 use crate::codes;
 use crate::server::Node;
 
@@ -42,6 +43,7 @@ pub(crate) struct Gateway {
     max: usize,
     /// How long the body of a unary call may take to come.
     patience: Duration,
+    desks: Desks,
 }
 
 /// One gRPC method.
@@ -63,6 +65,7 @@ pub(crate) fn router(node: Arc<Node>, services: Routes) -> Result<axum::Router, 
         calls: calls()?,
         max: JSON_FACTOR * node.limits.request_bytes + JSON_SLACK,
         patience: node.timeout(),
+        desks: Desks::new(),
     });
     let json = move |request: Request<Body>| {
         let gateway = gateway.clone();

@@ -1,15 +1,23 @@
 //! Protobuf's JSON, as etcd's gateway writes it: field names as in the `.proto`, bytes in base64,
 //! 64-bit numbers as strings, enums by name, and nothing that is at its default.
 
+use std::sync::Arc;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 use prost_reflect::{DeserializeOptions, DynamicMessage, MessageDescriptor, SerializeOptions};
+use tokio::sync::Semaphore;
 use tonic::Status;
 
 use super::refusal::{malformed, unreadable};
 
 /// Flag and length before each message of a gRPC body.
 pub(super) const FRAME: usize = 5;
+
+/// Messages up to this size are transcoded where they come in, in bytes.
+const SMALL: usize = 64 << 10;
+/// Larger ones at once, in the whole process.
+const LARGE_AT_ONCE: usize = 4;
 
 /// A JSON object as a gRPC frame. Unknown fields are passed over, as etcd does.
 pub(super) fn to_frame(of: &MessageDescriptor, json: &[u8]) -> Result<Bytes, Status> {
@@ -46,6 +54,36 @@ pub(super) fn write_json(
     let message = DynamicMessage::decode(of.clone(), message).map_err(unreadable)?;
     let mut writer = serde_json::Serializer::new(out);
     message.serialize_with_options(&mut writer, &options).map_err(unreadable)
+}
+
+/// Where messages are transcoded: a large one takes long, and many times its bytes.
+#[derive(Clone)]
+pub(super) struct Desks(Arc<Semaphore>);
+
+impl Desks {
+    pub(super) fn new() -> Desks {
+        Desks(Arc::new(Semaphore::new(LARGE_AT_ONCE)))
+    }
+
+    /// Transcodes so many bytes: few of them here, many on a thread that may take its time.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        work: impl FnOnce() -> Result<T, Status> + Send + 'static,
+    ) -> Result<T, Status> {
+        if bytes <= SMALL {
+            return work();
+        }
+        let stopped = |_| Status::from(&crate::server::refusal::STOPPED);
+        let desk = self.0.clone().acquire_owned().await;
+        let desk = desk.map_err(|_| Status::from(&crate::server::refusal::STOPPED))?;
+        let work = move || {
+            // free when the work is done, also when nobody waits for it any more
+            let _desk = desk;
+            work()
+        };
+        consensus::blocking(work).await.map_err(stopped)?
+    }
 }
 
 #[cfg(test)]
@@ -143,5 +181,21 @@ mod tests {
         );
         let grant = LeaseGrantResponse { id: 5, ttl: 60, ..Default::default() };
         assert_eq!(written("etcdserverpb.LeaseGrantResponse", grant), r#"{"ID":"5","TTL":"60"}"#);
+    }
+
+    #[tokio::test]
+    async fn small_messages_pass_while_large_ones_wait_for_a_desk() {
+        let desks = Desks::new();
+        let here = std::thread::current().id();
+        let on = |bytes| desks.run(bytes, || Ok(std::thread::current().id()));
+        assert_eq!(on(SMALL).await.unwrap(), here);
+        assert_ne!(on(SMALL + 1).await.unwrap(), here, "the others are not held up");
+        let busy = desks.0.clone().acquire_many_owned(LARGE_AT_ONCE as u32).await.unwrap();
+        let large = desks.run(SMALL + 1, || Ok(()));
+        let mut large = std::pin::pin!(large);
+        assert!(futures::poll!(large.as_mut()).is_pending());
+        assert_eq!(on(1).await.unwrap(), here);
+        drop(busy);
+        large.await.unwrap();
     }
 }

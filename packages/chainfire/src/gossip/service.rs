@@ -119,8 +119,9 @@ impl GossipService {
 impl gossip_server::Gossip for GossipService {
     async fn nodes(
         &self,
-        _: Request<pb::NodesRequest>,
+        request: Request<pb::NodesRequest>,
     ) -> Result<Response<pb::NodesResponse>, Status> {
+        self.node.allow_known(&self.node.caller(&request).await?)?;
         let nodes = self.gossip()?.nodes.borrow().clone();
         let nodes = nodes.nodes.iter().map(pb::Node::from).collect();
         Ok(Response::new(pb::NodesResponse { asked: self.node.me(), nodes }))
@@ -131,8 +132,9 @@ impl gossip_server::Gossip for GossipService {
 
     async fn watch_nodes(
         &self,
-        _: Request<pb::WatchNodesRequest>,
+        request: Request<pb::WatchNodesRequest>,
     ) -> Result<Response<Self::WatchNodesStream>, Status> {
+        self.node.allow_known(&self.node.caller(&request).await?)?;
         let mut nodes = self.gossip()?.nodes.clone();
         let stop = self.node.stop.clone();
         // one answer waits at most: a slow watcher is told the sum of what it missed

@@ -245,10 +245,10 @@ impl Task {
                 () = stop.cancelled() => break,
                 received = self.socket.recv_from(&mut buffer) => {
                     // an error is of a packet sent before, such as a port that nobody has
-                    if let Ok((length, _)) = received
-                        && let Some(packet) = buffer.get_mut(..length)
-                    {
-                        self.receive(packet);
+                    let packet = received.ok().and_then(|(length, _)| buffer.get_mut(..length));
+                    // what anybody can send changes nothing, and is to cost next to nothing
+                    if !packet.is_some_and(|packet| self.receive(packet)) {
+                        continue;
                     }
                 }
                 () = timer => self.fire(),
@@ -266,7 +266,8 @@ impl Task {
         self.send().await;
     }
 
-    fn receive(&mut self, packet: &mut [u8]) {
+    /// Takes in a packet; whether it came from a member.
+    fn receive(&mut self, packet: &mut [u8]) -> bool {
         match self.openers.open(packet) {
             Ok((sender, message)) => {
                 // a member speaks for itself: the packet's key and its message name the same one
@@ -276,6 +277,7 @@ impl Task {
                 } else {
                     self.stats.refuse(Refused::Malformed);
                 }
+                true
             }
             Err((why, claimed)) => {
                 self.stats.refuse(why);
@@ -285,6 +287,7 @@ impl Task {
                 {
                     call.outdated = true;
                 }
+                false
             }
         }
     }

@@ -83,9 +83,8 @@ impl Cluster for ClusterService {
     ) -> Result<Response<MemberAddResponse>, Status> {
         let node = &self.0;
         node.demand_leader(request.metadata())?;
-        node.allow_root(&node.caller(&request).await?).await?;
+        node.allow_root(&node.stream_caller(&request).await?).await?;
         let request = request.into_inner();
-        node.barrier().await?;
         node.check_urls(&request.peer_ur_ls, None)?;
         let id = new_id();
         let info = NodeInfo {
@@ -114,8 +113,7 @@ impl Cluster for ClusterService {
     ) -> Result<Response<MemberRemoveResponse>, Status> {
         let node = &self.0;
         node.demand_leader(request.metadata())?;
-        node.allow_root(&node.caller(&request).await?).await?;
-        node.barrier().await?;
+        node.allow_root(&node.stream_caller(&request).await?).await?;
         let id = node.member(request.into_inner().id)?.id;
         node.group.remove(id).await.map_err(refusal::membership)?;
         let header = node.headers.at(node.reader.revision());
@@ -128,9 +126,8 @@ impl Cluster for ClusterService {
     ) -> Result<Response<MemberUpdateResponse>, Status> {
         let node = &self.0;
         node.demand_leader(request.metadata())?;
-        node.allow_root(&node.caller(&request).await?).await?;
+        node.allow_root(&node.stream_caller(&request).await?).await?;
         let request = request.into_inner();
-        node.barrier().await?;
         let member = node.member(request.id)?;
         node.check_urls(&request.peer_ur_ls, Some(request.id))?;
         let info = NodeInfo { peer_urls: request.peer_ur_ls, ..member.info };
@@ -145,9 +142,10 @@ impl Cluster for ClusterService {
     ) -> Result<Response<MemberListResponse>, Status> {
         let node = &self.0;
         node.demand_leader(request.metadata())?;
-        if request.into_inner().linearizable {
+        if request.get_ref().linearizable {
             node.barrier().await?;
         }
+        node.allow_known(&node.caller(&request).await?)?;
         let header = node.headers.at(node.reader.revision());
         Ok(Response::new(MemberListResponse { header, members: node.members() }))
     }
@@ -158,7 +156,7 @@ impl Cluster for ClusterService {
     ) -> Result<Response<MemberPromoteResponse>, Status> {
         let node = &self.0;
         node.demand_leader(request.metadata())?;
-        node.allow_root(&node.caller(&request).await?).await?;
+        node.allow_root(&node.stream_caller(&request).await?).await?;
         let (metadata, _, request) = request.into_parts();
         // Only the leader knows how far the learner is.
         if let Leader::There(channel) = node.leader(&metadata).await? {

@@ -25,7 +25,7 @@ pub(crate) struct KvService(pub(crate) Arc<Node>);
 impl KvService {
     /// Runs a read here if it is short, else on a thread for long ones. The caller must be allowed
     /// to all the time.
-    async fn read<R: Send + 'static, T: Send + 'static>(
+    pub(super) async fn read<R: Send + 'static, T: Send + 'static>(
         &self,
         quick: bool,
         caller: Caller,
@@ -50,7 +50,7 @@ impl KvService {
 }
 
 /// Whether a range is surely short.
-fn is_quick(request: &RangeRequest) -> bool {
+pub(super) fn is_quick(request: &RangeRequest) -> bool {
     let is_natural = request.sort_target == 0 && request.sort_order == 0;
     request.revision <= 0
         && (request.range_end.is_empty()
@@ -65,15 +65,6 @@ fn is_quick_txn(request: &TxnRequest) -> bool {
             Some(request_op::Request::RequestTxn(txn)) => is_quick_txn(txn),
             _ => true,
         })
-}
-
-/// Whether a transaction can make the store grow.
-fn grows(request: &TxnRequest) -> bool {
-    request.success.iter().chain(&request.failure).any(|op| match &op.request {
-        Some(request_op::Request::RequestPut(_)) => true,
-        Some(request_op::Request::RequestTxn(txn)) => grows(txn),
-        _ => false,
-    })
 }
 
 #[tonic::async_trait]
@@ -104,7 +95,7 @@ impl Kv for KvService {
         &self,
         request: Request<RangeRequest>,
     ) -> Result<Response<Self::RangeStreamStream>, Status> {
-        super::range_stream::answer(&self.0, request).await
+        super::range_stream::answer(self, request).await
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
@@ -161,7 +152,7 @@ impl Kv for KvService {
             self.read(quick, caller, request, check, Reader::txn).await?
         } else {
             node.allow(&caller, |guard| guard.txn(&request)).await?;
-            if grows(&request) {
+            if check::has_put(&request) {
                 node.demand_room()?;
             }
             match node.propose_as(&caller, Command::Txn(request)).await? {

@@ -49,8 +49,13 @@ impl Local for LocalService {
     ) -> Result<Response<LocalRangeResponse>, Status> {
         let node = &self.0;
         let (metadata, extensions, request) = request.into_parts();
-        self.applied(request.at_least_revision).await?;
         let range = RangeRequest { serializable: true, ..request.range.unwrap_or_default() };
+        if node.reader.revision() < request.at_least_revision {
+            // nobody waits here for what will be refused
+            let caller = node.caller_of(&metadata, &extensions).await?;
+            node.allow(&caller, |guard| guard.range(&range)).await?;
+            self.applied(request.at_least_revision).await?;
+        }
         // the same way as any range, so that the same callers may read the same keys
         let range = Request::from_parts(metadata, extensions, range);
         let answer = KvService(node.clone()).range(range).await?.into_inner();

@@ -53,7 +53,7 @@ impl Maintenance for MaintenanceService {
         request: Request<AlarmRequest>,
     ) -> Result<Response<AlarmResponse>, Status> {
         let node = &self.0;
-        let caller = node.caller(&request).await?;
+        let caller = node.stream_caller(&request).await?;
         let request = request.into_inner();
         if request.action == AlarmAction::Get as i32 {
             node.allow_known(&caller)?;
@@ -116,13 +116,13 @@ impl Maintenance for MaintenanceService {
         &self,
         request: Request<DefragmentRequest>,
     ) -> Result<Response<DefragmentResponse>, Status> {
-        self.0.allow_root(&self.0.caller(&request).await?).await?;
+        self.0.allow_root_here(&self.0.caller(&request).await?).await?;
         let header = self.0.headers.at(self.0.reader.revision());
         Ok(Response::new(DefragmentResponse { header }))
     }
 
     async fn hash(&self, request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
-        self.0.allow_root(&self.0.caller(&request).await?).await?;
+        self.0.allow_root_here(&self.0.caller(&request).await?).await?;
         let hash = self.long_read(|reader| reader.hash()).await?;
         let header = self.0.headers.at(self.0.reader.revision());
         Ok(Response::new(HashResponse { header, hash }))
@@ -132,7 +132,7 @@ impl Maintenance for MaintenanceService {
         &self,
         request: Request<HashKvRequest>,
     ) -> Result<Response<HashKvResponse>, Status> {
-        self.0.allow_root(&self.0.caller(&request).await?).await?;
+        self.0.allow_root_here(&self.0.caller(&request).await?).await?;
         let revision = request.into_inner().revision;
         let found = self.long_read(move |reader| reader.hash_kv(revision)).await?;
         Ok(Response::new(HashKvResponse {
@@ -150,7 +150,7 @@ impl Maintenance for MaintenanceService {
         request: Request<SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
         let node = self.0.clone();
-        node.allow_root(&node.caller(&request).await?).await?;
+        node.allow_root_here(&node.caller(&request).await?).await?;
         let revision = node.reader.revision();
         let pack = node.reader.snapshot().map_err(refusal::store)?;
         let (send, receive) = tokio::sync::mpsc::channel(CHUNKS);
@@ -172,7 +172,7 @@ impl Maintenance for MaintenanceService {
         request: Request<MoveLeaderRequest>,
     ) -> Result<Response<MoveLeaderResponse>, Status> {
         let node = &self.0;
-        node.allow_root(&node.caller(&request).await?).await?;
+        node.allow_root(&node.stream_caller(&request).await?).await?;
         if !node.leads() {
             return Err(Status::from(&refusal::NOT_LEADER));
         }
@@ -190,7 +190,7 @@ impl Maintenance for MaintenanceService {
         &self,
         request: Request<DowngradeRequest>,
     ) -> Result<Response<DowngradeResponse>, Status> {
-        self.0.allow_root(&self.0.caller(&request).await?).await?;
+        self.0.allow_root_here(&self.0.caller(&request).await?).await?;
         let request = request.into_inner();
         Err(match DowngradeAction::try_from(request.action) {
             Ok(DowngradeAction::Validate | DowngradeAction::Enable) => {

@@ -121,7 +121,11 @@ impl Services {
     /// all of it; anybody else is judged as on the clients' port.
     pub(crate) fn for_members(&self, routes: Routes) -> Routes {
         let greet = GreetService::new(self.node.clone(), self.gossip.clone());
-        self.for_all(routes.add_service(GossipPeerServer::new(greet)), true)
+        // Joining is for the peer port alone: without TLS nothing else tells who asks.
+        let routes = routes
+            .add_service(GossipPeerServer::new(greet))
+            .add_service(MembershipServer::from_arc(self.membership.clone()));
+        self.for_all(routes, true)
     }
 
     fn for_all(&self, routes: Routes, among_members: bool) -> Routes {
@@ -136,6 +140,5 @@ impl Services {
         routes
             .add_service(LeaseServer::with_interceptor(lease, mark))
             .add_service(ClusterServer::with_interceptor(cluster, mark))
-            .add_service(MembershipServer::from_arc(self.membership.clone()))
     }
 }

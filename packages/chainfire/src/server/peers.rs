@@ -55,6 +55,11 @@ impl Peers {
         Ok(channel)
     }
 
+    /// Forgets the channels to whoever is no member.
+    pub(crate) fn keep(&self, is_member: impl Fn(NodeId) -> bool) {
+        self.channels.lock().retain(|id, _| is_member(*id));
+    }
+
     /// A channel to an address that was not yet heard of as a member's.
     pub(crate) fn to_url(&self, url: &str) -> Result<Channel, Fault> {
         #[cfg(all(test, feature = "simulation"))]
@@ -98,4 +103,22 @@ fn peer_url(info: &NodeInfo) -> Result<&String, Fault> {
             "member update sets it",
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn channels_go_with_their_members() {
+        let peers = Peers::new(None);
+        for id in 1..=3 {
+            let peer_urls = vec![format!("http://127.0.0.1:{id}")];
+            peers.channel(id, &NodeInfo { peer_urls, ..Default::default() }).unwrap();
+        }
+        peers.keep(|id| id != 2);
+        let mut left: Vec<NodeId> = peers.channels.lock().keys().copied().collect();
+        left.sort_unstable();
+        assert_eq!(left, [1, 3]);
+    }
 }

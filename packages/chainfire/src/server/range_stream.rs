@@ -6,9 +6,10 @@ use api::etcdserverpb::{RangeRequest, RangeResponse, RangeStreamResponse};
 use futures::Stream;
 use tonic::{Request, Response, Status};
 
-use super::node::Node;
+use super::kv::{KvService, is_quick};
 use super::refusal;
-use crate::store::{Auth, Page, Pages, StoreError, check};
+use crate::store::auth::guard::Guard;
+use crate::store::{Auth, Page, Pages, Reader, StoreError, check};
 
 /// About the largest message, but for one pair that is larger.
 const PAGE: usize = 1 << 20;
@@ -18,9 +19,10 @@ pub(super) type Answers = Pin<Box<dyn Stream<Item = Result<RangeStreamResponse, 
 /// Answers page after page as the client takes them. Header, `more` and `count` come in the last
 /// message, as etcd has it.
 pub(super) async fn answer(
-    node: &Node,
+    service: &KvService,
     request: Request<RangeRequest>,
 ) -> Result<Response<Answers>, Status> {
+    let node = &service.0;
     node.demand_leader(request.metadata())?;
     let caller = node.caller(&request).await?;
     let request = request.into_inner();
@@ -32,14 +34,16 @@ pub(super) async fn answer(
     }
     let headers = node.headers.clone();
     let reader = &node.reader;
-    let allowed = |auth: &Auth| caller.check(auth, &|_| Vec::new(), |guard| guard.range(&request));
     if request.count_only {
-        let answer = reader.guarded(allowed, || reader.range(&request)).map_err(refusal::store)?;
+        let quick = is_quick(&request);
+        let check = |guard: Guard<'_>, request: &RangeRequest| guard.range(request);
+        let answer = service.read(quick, caller, request, check, Reader::range).await?;
         let revision = answer.header.map_or(0, |header| header.revision);
         let answer = RangeResponse { header: headers.at(revision), ..answer };
         let only = futures::stream::iter([Ok(message(answer))]);
         return Ok(Response::new(Box::pin(only)));
     }
+    let allowed = |auth: &Auth| caller.check(auth, &|_| Vec::new(), |guard| guard.range(&request));
     // what is streamed was all there when the caller was allowed to read it
     let pages = reader.guarded(allowed, || reader.pages(&request)).map_err(refusal::store)?;
     let bytes = PAGE.min(node.limits.request_bytes);
@@ -77,7 +81,7 @@ async fn next(mut pages: Pages, bytes: usize) -> Result<(Pages, Option<Page>), S
 
 /// etcd streams in key order only, and clients fall back to `Range` on this code.
 fn streamable(request: &RangeRequest) -> Result<(), Status> {
-    if !check::in_key_order(request) {
+    if !check::is_found_in_order(request) {
         return Err(Status::from(&refusal::STREAM_SORTS));
     }
     if check::has_revision_bounds(request) {

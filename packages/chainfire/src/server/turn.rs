@@ -60,7 +60,8 @@ impl Turns {
     /// Nobody leads, and the call would rather fail; its token is not believed.
     pub(crate) async fn of<T>(&self, request: &Request<T>) -> Result<Turns, Status> {
         self.node.demand_leader(request.metadata())?;
-        let caller = self.node.stream_caller(request).await?;
+        // it is one call, however often it looks
+        let caller = self.node.stream_caller(request).await?.lasting();
         Ok(Turns { caller, ..self.clone() })
     }
 

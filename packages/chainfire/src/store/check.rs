@@ -26,8 +26,9 @@ pub fn range(request: &RangeRequest) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Whether the answer is in key order as it is found.
-pub fn in_key_order(request: &RangeRequest) -> bool {
+/// Whether the first keys that are found are the first of the answer: no order is asked for, for
+/// etcd limits before it sorts when a target is named without an order, or that of the keys.
+pub fn is_found_in_order(request: &RangeRequest) -> bool {
     request.sort_order == SortOrder::None as i32
         || (request.sort_target == SortTarget::Key as i32
             && request.sort_order == SortOrder::Ascend as i32)
@@ -90,7 +91,7 @@ pub fn is_serializable(request: &TxnRequest) -> bool {
 }
 
 /// Whether any branch of a transaction holds a put.
-pub(super) fn has_put(request: &TxnRequest) -> bool {
+pub fn has_put(request: &TxnRequest) -> bool {
     request.success.iter().chain(&request.failure).any(|op| match &op.request {
         Some(Request::RequestPut(_)) => true,
         Some(Request::RequestTxn(nested)) => has_put(nested),

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use api::mvccpb::KeyValue;
 use bytes::{BufMut, Bytes};
-use engine::Order;
+use engine::{Order, Snapshot};
 use prost::Message;
 
 use super::StoreError;
 use super::auth;
-use super::layout::{self, Version};
-use super::state::Shared;
+use super::layout::{self, Spaces, Version};
+use super::state::{Shared, State};
 
 /// A checksum over the history up to a revision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,57 +33,74 @@ const BUCKET: &[u8] = b"key";
 /// its 17-byte key and its encoded KeyValue. The versions are read in key order here and their
 /// checksums put together afterwards, so the memory taken is small.
 pub(super) fn hash_kv(shared: &Arc<Shared>, revision: i64) -> Result<HashKv, StoreError> {
-    let (snapshot, (current, compacted, upto, spaces)) = shared.pin(|state| {
-        Ok((state.revision, state.compacted, state.resolve(revision)?, state.spaces))
-    })?;
+    let (snapshot, upto) = shared.pin(|state| Upto::new(state, revision))?;
+    upto.hash(snapshot.as_ref())
+}
 
-    let mut pieces: Vec<(i64, u32, u32, usize)> = Vec::new();
-    let mut settled = Bytes::new();
-    let mut scratch = Vec::new();
-    for pair in snapshot.iter(spaces.versions, engine::all(), Order::Ascending) {
-        let (stored, record) = pair?;
-        let (revision, sub) = layout::version_position(&stored)?;
-        if revision > upto {
-            continue;
-        }
-        let part = layout::escaped_part(&stored)?;
-        let version = Version::decode(&record)?;
-        if revision <= compacted {
-            // Of what is compacted only the newest version of a key counts, if it is alive.
-            let newest = settled != part;
-            settled = stored.slice(..part.len());
-            if !newest || version == Version::Tombstone {
+/// What is to be known at the moment of the snapshot.
+struct Upto {
+    current: i64,
+    compacted: i64,
+    upto: i64,
+    spaces: Spaces,
+}
+
+impl Upto {
+    fn new(state: &State, revision: i64) -> Result<Upto, StoreError> {
+        let (current, compacted, spaces) = (state.revision, state.compacted, state.spaces);
+        Ok(Upto { current, compacted, upto: state.resolve(revision)?, spaces })
+    }
+
+    fn hash(&self, snapshot: &dyn Snapshot) -> Result<HashKv, StoreError> {
+        let &Upto { current, compacted, upto, spaces } = self;
+        let mut pieces: Vec<(i64, u32, u32, usize)> = Vec::new();
+        let mut settled = Bytes::new();
+        let mut scratch = Vec::new();
+        for pair in snapshot.iter(spaces.versions, engine::all(), Order::Ascending) {
+            let (stored, record) = pair?;
+            let (revision, sub) = layout::version_position(&stored)?;
+            if revision > upto {
                 continue;
             }
-        }
-        scratch.clear();
-        scratch.put_i64(revision);
-        scratch.put_u8(b'_');
-        scratch.put_i64(i64::from(sub));
-        let key = layout::unescape(part);
-        let pair = match version {
-            Version::Live { create, version, lease, value } => KeyValue {
-                key,
-                create_revision: create,
-                mod_revision: revision,
-                version,
-                value,
-                lease,
-            },
-            Version::Tombstone => {
-                scratch.put_u8(b't');
-                KeyValue { key, ..Default::default() }
+            let part = layout::escaped_part(&stored)?;
+            let version = Version::decode(&record)?;
+            if revision <= compacted {
+                // Of what is compacted only the newest version of a key counts, if it is alive.
+                let newest = settled != part;
+                settled = stored.slice(..part.len());
+                if !newest || version == Version::Tombstone {
+                    continue;
+                }
             }
-        };
-        scratch.extend_from_slice(&pair.encode_to_vec());
-        pieces.push((revision, sub, crc32c::crc32c(&scratch), scratch.len()));
+            scratch.clear();
+            scratch.put_i64(revision);
+            scratch.put_u8(b'_');
+            scratch.put_i64(i64::from(sub));
+            let key = layout::unescape(part);
+            let pair = match version {
+                Version::Live { create, version, lease, value } => KeyValue {
+                    key,
+                    create_revision: create,
+                    mod_revision: revision,
+                    version,
+                    value,
+                    lease,
+                },
+                Version::Tombstone => {
+                    scratch.put_u8(b't');
+                    KeyValue { key, ..Default::default() }
+                }
+            };
+            scratch.extend_from_slice(&pair.encode_to_vec());
+            pieces.push((revision, sub, crc32c::crc32c(&scratch), scratch.len()));
+        }
+        pieces.sort_unstable();
+        let mut shifts = Shifts::default();
+        let hash = pieces
+            .into_iter()
+            .fold(crc32c::crc32c(BUCKET), |hash, (_, _, crc, len)| shifts.combine(hash, crc, len));
+        Ok(HashKv { hash, hash_revision: upto, compact_revision: compacted, revision: current })
     }
-    pieces.sort_unstable();
-    let mut shifts = Shifts::default();
-    let hash = pieces
-        .into_iter()
-        .fold(crc32c::crc32c(BUCKET), |hash, (_, _, crc, len)| shifts.combine(hash, crc, len));
-    Ok(HashKv { hash, hash_revision: upto, compact_revision: compacted, revision: current })
 }
 
 /// What appending so many bytes does to each bit of a checksum. Records have few lengths, and
@@ -102,20 +119,14 @@ impl Shifts {
     }
 }
 
-/// Over everything that is replicated.
+/// Over everything that is replicated, at one moment: leases change without a new revision.
 pub(super) fn hash(shared: &Arc<Shared>) -> Result<u32, StoreError> {
-    loop {
-        let (revision, small) = small_state(shared);
-        let keys = hash_kv(shared, revision)?;
-        // Leases may change without a new revision: both must be of one moment.
-        if small_state(shared) == (revision, small.clone()) {
-            return Ok(crc32c::crc32c_append(keys.hash, &small));
-        }
-    }
+    let (snapshot, (upto, small)) =
+        shared.pin(|state| Ok((Upto::new(state, 0)?, small_state(state))))?;
+    Ok(crc32c::crc32c_append(upto.hash(snapshot.as_ref())?.hash, &small))
 }
 
-fn small_state(shared: &Shared) -> (i64, Vec<u8>) {
-    let state = shared.state.read();
+fn small_state(state: &State) -> Vec<u8> {
     let mut out = Vec::new();
     out.put_i64(state.revision);
     out.put_i64(state.compacted);
@@ -136,5 +147,5 @@ fn small_state(shared: &Shared) -> (i64, Vec<u8>) {
         out.put_slice(&key);
         out.put_slice(record.as_deref().unwrap_or_default());
     }
-    (state.revision, out)
+    out
 }

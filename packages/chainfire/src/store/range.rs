@@ -7,6 +7,7 @@ use api::etcdserverpb::range_request::{SortOrder, SortTarget};
 use api::etcdserverpb::{RangeRequest, RangeResponse};
 use bytes::Bytes;
 
+use super::check;
 use super::command::header;
 use super::entry::Entry;
 use super::index::Slice;
@@ -17,7 +18,10 @@ pub(super) fn want(request: &RangeRequest) -> usize {
     let limit = usize::try_from(request.limit).unwrap_or(0);
     if request.count_only {
         0
-    } else if limit == 0 || filters(request) || !(in_key_order(request) || unordered(request)) {
+    } else if limit == 0
+        || check::has_revision_bounds(request)
+        || !check::is_found_in_order(request)
+    {
         usize::MAX
     } else {
         // One more tells whether there is more.
@@ -60,22 +64,6 @@ pub(super) fn answer(
         values.pairs(found.into_iter(), &mut response.kvs)?;
     }
     Ok(response)
-}
-
-fn filters(request: &RangeRequest) -> bool {
-    request.min_mod_revision != 0
-        || request.max_mod_revision != 0
-        || request.min_create_revision != 0
-        || request.max_create_revision != 0
-}
-
-fn in_key_order(request: &RangeRequest) -> bool {
-    request.sort_target == SortTarget::Key as i32 && request.sort_order == SortOrder::Ascend as i32
-}
-
-/// etcd limits before it sorts when a target is named without an order.
-fn unordered(request: &RangeRequest) -> bool {
-    request.sort_order == SortOrder::None as i32
 }
 
 fn within(request: &RangeRequest, entry: &Entry) -> bool {

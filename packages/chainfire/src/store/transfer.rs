@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use consensus::Fatal;
 
-use super::StoreError;
 use super::layout::{self, EventRecord, Replaced, Version};
 use super::snapshot::Unpack;
+use super::{StoreError, auth};
 
 /// Which of the three spaces a record belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -189,10 +189,11 @@ pub(crate) struct Turn {
     pub(crate) compact: bool,
 }
 
-/// The small state for a new cluster: nobody holds the lessor's part, and alarms, which name
-/// members that are not there any more, are off.
+/// The small state for a new cluster: nobody holds the lessor's part, alarms, which name members
+/// that are not there any more, are off, and tokens of the old cluster are none of the new one's.
 pub(crate) fn turn(small: &mut BTreeMap<Bytes, Bytes>, turn: Turn) -> Result<i64, StoreError> {
     small.retain(|key, _| key != layout::LESSOR_KEY && !layout::is_alarm(key));
+    auth::rekey(small, rand::random())?;
     let revision = match small.get(layout::REVISION_KEY) {
         Some(value) => layout::read_number(value)?,
         None => 1,
@@ -257,5 +258,49 @@ pub(crate) fn event(
         space: Space::Events,
         key: layout::event_key(revision, sub),
         value: EventRecord::encode(deleted, before, key),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use api::chainfire_internal::AuthEnable;
+    use api::chainfire_internal::auth_change::Change;
+    use api::etcdserverpb::{AuthUserAddRequest, AuthUserGrantRoleRequest};
+
+    use super::*;
+    use crate::store::{Auth, Store};
+
+    #[test]
+    fn a_new_cluster_signs_its_tokens_with_a_key_of_its_own() {
+        let (name, hashed_password) = ("root".to_owned(), "aGFzaA==".into());
+        let old = Auth::default().after([
+            Change::UserAdd(AuthUserAddRequest { name, hashed_password, ..Default::default() }),
+            Change::UserGrantRole(AuthUserGrantRoleRequest {
+                user: "root".into(),
+                role: "root".into(),
+            }),
+            Change::Enable(AuthEnable { token_key: "key".into() }),
+        ]);
+        let made = |auth: &Auth| {
+            let records = auth::whole(auth).into_iter();
+            let mut small = records.filter_map(|(key, value)| Some((key, value?))).collect();
+            turn(&mut small, Turn::default()).unwrap();
+            let engine: engine::Engine = Arc::new(engine::Memory::new(&Store::SPACES));
+            let spaces = layout::Spaces::of(0);
+            let mut batch = engine::Batch::new();
+            small.into_iter().for_each(|(key, value)| batch.put(spaces.small, key, value));
+            engine.write(batch).unwrap();
+            auth::load(&engine, spaces).unwrap()
+        };
+        let (one, other) = (made(&old), made(&old));
+        assert!(one.enabled() && one.revision() == old.revision());
+        assert!(one.user("root").is_some());
+        assert_eq!(one.token_key().len(), auth::TOKEN_KEY);
+        assert_ne!(one.token_key(), old.token_key());
+        assert_ne!(one.token_key(), other.token_key(), "nobody can compute it");
+        // without a key nothing is signed, and none is needed
+        assert!(made(&Auth::default()).token_key().is_empty());
     }
 }

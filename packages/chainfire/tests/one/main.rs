@@ -352,3 +352,69 @@ async fn a_second_process_or_another_cluster_gets_a_clear_error() -> Result<()> 
     }
     Ok(())
 }
+
+/// A request with a token, if there is one.
+fn with<T>(token: &str, message: T) -> Result<tonic::Request<T>> {
+    let mut request = tonic::Request::new(message);
+    if !token.is_empty() {
+        request.metadata_mut().insert("token", token.parse()?);
+    }
+    Ok(request)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_shows_nothing_is_told_nothing_once_users_count() -> Result<()> {
+    use api::chainfire::gossip_client::GossipClient;
+    use api::chainfire::membership_client::MembershipClient;
+    use api::chainfire::{JoinRequest, NodesRequest, WatchNodesRequest};
+    use api::etcdserverpb::auth_client::AuthClient;
+    use api::etcdserverpb::cluster_client::ClusterClient;
+
+    let more = "[auth]\nbcrypt_cost = 4\n[gossip]\nlisten = \"127.0.0.1:0\"";
+    let one = One::start(more).await?;
+    let mut auth = AuthClient::new(one.channel.clone());
+    let (name, password) = ("root".to_owned(), "pw".to_owned());
+    let add = AuthUserAddRequest { name, password, ..Default::default() };
+    auth.user_add(add).await?;
+    auth.role_add(AuthRoleAddRequest { name: "root".into() }).await?;
+    let (user, role) = ("root".to_owned(), "root".to_owned());
+    auth.user_grant_role(AuthUserGrantRoleRequest { user, role }).await?;
+    auth.auth_enable(AuthEnableRequest {}).await?;
+    let login = |name: String| AuthenticateRequest { name, password: "pw".into() };
+    let root = auth.authenticate(login("root".into())).await?.into_inner().token;
+
+    let mut cluster = ClusterClient::new(one.channel.clone());
+    let mut gossip = GossipClient::new(one.channel.clone());
+    for token in ["", "cf1.bent", &root] {
+        for linearizable in [false, true] {
+            let list = with(token, MemberListRequest { linearizable })?;
+            ensure!(cluster.member_list(list).await.is_ok() == (token == root), "{token}");
+        }
+        let nodes = gossip.nodes(with(token, NodesRequest {})?).await;
+        ensure!(nodes.is_ok() == (token == root), "{token}: {nodes:?}");
+        let nodes = gossip.watch_nodes(with(token, WatchNodesRequest {})?).await;
+        ensure!(nodes.is_ok() == (token == root), "{token}");
+    }
+    let nobody = cluster.member_list(MemberListRequest::default()).await.unwrap_err();
+    ensure!(nobody.message() == "etcdserver: user name is empty", "{nobody}");
+
+    // whoever joins asks at the peer port
+    let newcomer = JoinRequest {
+        cluster_id: "018f0000-0000-7000-8000-000000000001".into(),
+        name: "two".into(),
+        nonce: vec![7; 16].into(),
+        peer_urls: vec!["http://127.0.0.1:9".into()],
+        client_urls: Vec::new(),
+    };
+    let mut membership = MembershipClient::new(one.channel.clone());
+    let refused = membership.join(newcomer.clone()).await.unwrap_err();
+    ensure!(refused.code() == Code::Unimplemented, "{refused}");
+    let peer = one.member.endpoints().peer.clone().context("no peer port")?;
+    let peer = rpc::channel(&format!("http://{peer}"), None)?;
+    MembershipClient::new(peer).join(newcomer).await?;
+
+    let long = auth.authenticate(login("x".repeat(5000))).await.unwrap_err();
+    ensure!(long.message().contains("authentication failed"), "{long}");
+    one.member.stop().await;
+    Ok(())
+}

@@ -3,6 +3,7 @@
 use super::{done, hash_at, keys_at, refused, text};
 use anyhow::{Context, Result, ensure};
 use chainfire_client::{Client, Event, EventKind, KeyValue, Op, Watch};
+use rand::{RngExt, SeedableRng};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
@@ -164,23 +165,24 @@ async fn a_damaged_snapshot_of_etcd_is_refused() -> Result<()> {
     let bytes = std::fs::read(&file)?;
     let body = bytes.len() - 32;
     let damaged = dir.path().join("damaged.db");
-    let mut random = testkit_random(7);
+    // the same flips each time
+    let mut random = rand::rngs::StdRng::seed_from_u64(7);
     for _ in 0..400 {
         let mut other = bytes.clone();
-        let at = random() as usize % bytes.len();
-        other[at] ^= 1 << (random() % 8);
+        let at = random.random_range(0..bytes.len());
+        other[at] ^= 1 << random.random_range(0..8);
         std::fs::write(&damaged, &other)?;
         let fault = chainfire::backup::inspect(&damaged, true).map(drop);
         ensure!(fault.is_err(), "flipped at {at}");
         // Without the checksum it may be read as it is: then it must only not panic.
         other.truncate(body);
         for _ in 0..8 {
-            let at = random() as usize % body.min(4096 * 24);
-            other[at] = random() as u8;
+            let at = random.random_range(0..body.min(4096 * 24));
+            other[at] = random.random();
         }
         std::fs::write(&damaged, &other)?;
         let _ = chainfire::backup::inspect(&damaged, true);
-        std::fs::write(&damaged, &other[..random() as usize % body])?;
+        std::fs::write(&damaged, &other[..random.random_range(0..body)])?;
         ensure!(chainfire::backup::inspect(&damaged, false).is_err());
     }
     let said = refused(&["backup", "verify", text(&damaged)]).await?;
@@ -191,14 +193,4 @@ async fn a_damaged_snapshot_of_etcd_is_refused() -> Result<()> {
     let bare = chainfire::backup::inspect(&damaged, true).context("a bare copy")?;
     ensure!(bare.summary.keys == 51 || bare.summary.keys == 50, "{bare:?}");
     Ok(())
-}
-
-/// A small generator: the same flips each time.
-fn testkit_random(seed: u64) -> impl FnMut() -> u64 {
-    let mut state = seed;
-    move || {
-        state =
-            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        state >> 33
-    }
 }

@@ -41,8 +41,8 @@ pub(crate) struct MemberPort;
 pub(crate) enum Caller {
     /// Did not say, or nobody asks.
     Nobody,
-    /// Has shown a token.
-    Token(Principal),
+    /// Has shown a token, which is good until then, in seconds since 1970.
+    Token(Principal, u64),
     /// Has shown a certificate that stands for one of these users.
     Certificate(Arc<[String]>),
     /// Another member.
@@ -54,13 +54,27 @@ impl Caller {
     pub(crate) fn principal(&self, auth: &Auth) -> Option<Principal> {
         match self {
             Caller::Nobody | Caller::Member => None,
-            Caller::Token(principal) => Some(principal.clone()),
+            Caller::Token(principal, _) => Some(principal.clone()),
             Caller::Certificate(names) => {
                 let known = names.iter().find(|name| auth.user(name).is_some());
                 let user = known.or(names.first())?.clone();
                 Some(Principal { user, auth_revision: auth.revision() })
             }
         }
+    }
+
+    /// The same, for one call that takes long: its token was good when it began.
+    pub(crate) fn lasting(self) -> Caller {
+        match self {
+            Caller::Token(principal, _) => Caller::Token(principal, u64::MAX),
+            other => other,
+        }
+    }
+
+    /// Whether it was proved too long ago who calls. Whoever lets something begin on a stream asks
+    /// this; what has begun goes on, as in etcd.
+    pub(crate) fn is_stale(&self) -> bool {
+        matches!(self, Caller::Token(_, expires) if *expires <= now())
     }
 
     /// Holds a request against what the caller may do.
@@ -100,8 +114,8 @@ impl Node {
         self.caller_by(shown, extensions).await
     }
 
-    /// As [`Node::caller`], for calls that go on for long: who it is stays known also when
-    /// authentication is enabled later.
+    /// As [`Node::caller`], for calls that go on for long, and for those that hear more before they
+    /// judge: who it is stays known also when authentication turns out to be enabled.
     pub(crate) async fn stream_caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
         self.caller_by(shown_token(request.metadata()), request.extensions()).await
     }
@@ -142,7 +156,7 @@ impl Node {
         let user = auth.user(&claims.user)?;
         let good = claims.expires > now() && claims.revision >= user.since();
         let (user, auth_revision) = (claims.user, claims.revision);
-        good.then_some(Caller::Token(Principal { user, auth_revision }))
+        good.then_some(Caller::Token(Principal { user, auth_revision }, claims.expires))
     }
 
     fn by_certificate(&self, peer: Option<&Peer>) -> Caller {
@@ -177,8 +191,15 @@ impl Node {
         caller.check(&self.reader.auth(), &leases, check)
     }
 
-    /// Only root may do this.
+    /// Only root may do this. Nobody judges again what does not go through the log: everything that
+    /// was acknowledged of users counts here, and what was decided before is in the reader.
     pub(crate) async fn allow_root(&self, caller: &Caller) -> Result<(), Status> {
+        self.barrier().await?;
+        self.allows(caller, |guard| guard.auth.check_root(guard.who)).map_err(refusal::auth)
+    }
+
+    /// As [`Node::allow_root`], by what this member knows: for what must go on without a majority.
+    pub(crate) async fn allow_root_here(&self, caller: &Caller) -> Result<(), Status> {
         self.allow(caller, |guard| guard.auth.check_root(guard.who)).await
     }
 

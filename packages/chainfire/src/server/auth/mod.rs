@@ -23,10 +23,8 @@ pub(crate) use password::Passwords;
 
 use super::node::{Node, mismatch};
 use super::refusal;
+use crate::store::auth::{MAX_NAME, TOKEN_KEY};
 use crate::store::{AuthError, Reply};
-
-/// Bytes of the key that signs tokens.
-const TOKEN_KEY: usize = 32;
 
 pub(crate) struct AuthService(pub(crate) Arc<Node>);
 
@@ -39,7 +37,8 @@ impl AuthService {
 
     /// As [`AuthService::begin`], for root alone.
     async fn begin_as_root<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
-        let caller = self.begin(request).await?;
+        self.0.demand_leader(request.metadata())?;
+        let caller = self.0.stream_caller(request).await?;
         self.0.allow_root(&caller).await?;
         Ok(caller)
     }
@@ -120,6 +119,10 @@ impl Auth for AuthService {
             return Err(Status::from(&refusal::AUTH_OFF));
         }
         let AuthenticateRequest { name, password } = request.into_inner();
+        // no user is called so, and the log is to hold no megabytes that anybody sends
+        if name.len() > MAX_NAME {
+            return Err(Status::from(&refusal::AUTH_FAILED));
+        }
         let hash = auth.user(&name).and_then(|user| user.password()).cloned();
         if !node.passwords.compare(password, hash).await? {
             tracing::info!(user = name, "authentication failed");

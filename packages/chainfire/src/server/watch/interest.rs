@@ -72,6 +72,11 @@ impl Wanted {
     pub(crate) fn range(&self) -> KeyRange {
         match self {
             Wanted::Key(key) => KeyRange::new(key, &Bytes::new()),
+            // as it was asked for: a permission for all keys does not cover the empty one
+            Wanted::Prefix(prefix) if prefix.is_empty() => {
+                let first = Bytes::from_static(&[0]);
+                KeyRange::new(&first, &first)
+            }
             Wanted::Prefix(prefix) => match prefix_end(prefix) {
                 Some(end) => KeyRange::new(prefix, &end.into()),
                 None => KeyRange::new(prefix, &Bytes::from_static(&[0])),
@@ -185,6 +190,16 @@ mod tests {
         assert!(matches!(wanted(b"a", b"c"), Wanted::Range(_)));
         assert!(matches!(wanted(b"a", b"\0"), Wanted::Range(_)));
         assert!(matches!(wanted(b"\xff", b"\0"), Wanted::Range(_)));
+    }
+
+    #[test]
+    fn a_range_is_what_was_asked_for() {
+        let asked: [(&[u8], &[u8]); 5] =
+            [(b"a", b""), (b"a", b"b"), (b"a", b"c"), (b"\0", b"\0"), (b"\xff", b"\0")];
+        for (key, end) in asked {
+            let range = KeyRange::new(&Bytes::from_static(key), &Bytes::from_static(end));
+            assert_eq!(wanted(key, end).range(), range, "{key:?}");
+        }
     }
 
     #[test]

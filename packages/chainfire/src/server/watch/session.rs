@@ -251,7 +251,11 @@ where
         } else {
             let key = if request.key.is_empty() { &FIRST } else { &request.key };
             let range = KeyRange::new(key, &request.range_end);
-            denied(&self.caller, &self.shared.source.auth(), &range).map(cancel_reason)
+            let auth = self.shared.source.auth();
+            match self.caller.is_stale() && auth.enabled() {
+                true => Some(cancel_reason(AuthError::OldRevision)),
+                false => denied(&self.caller, &auth, &range).map(cancel_reason),
+            }
         };
         if let Some(reason) = refused {
             let header = self.shared.headers.at(self.shared.source.revision());

@@ -3,9 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::authpb::Permission;
+use api::authpb::permission::Type;
+use api::chainfire_internal::AuthEnable;
+use api::chainfire_internal::auth_change::Change;
 use api::etcdserverpb::watch_request::RequestUnion;
 use api::etcdserverpb::{
-    WatchCancelRequest, WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
+    AuthRoleAddRequest, AuthRoleDeleteRequest, AuthRoleGrantPermissionRequest, AuthUserAddRequest,
+    AuthUserGrantRoleRequest, WatchCancelRequest, WatchCreateRequest, WatchProgressRequest,
+    WatchRequest, WatchResponse,
 };
 use api::mvccpb::event::EventType;
 use api::mvccpb::{Event, KeyValue};
@@ -21,7 +27,7 @@ use super::session::{Session, Sessions};
 use super::source::Source;
 use crate::server::auth::Caller;
 use crate::server::header::Headers;
-use crate::store::{Before, Changes, History, KeyRange, StoreError};
+use crate::store::{Auth, Before, Changes, History, KeyRange, Principal, StoreError};
 
 /// Every revision's events; the place is the revision.
 #[derive(Clone, Default)]
@@ -32,6 +38,8 @@ struct Known {
     revisions: Vec<Vec<Event>>,
     compacted: i64,
     page: usize,
+    auth: Arc<Auth>,
+    epoch: u64,
 }
 
 impl Source for Past {
@@ -76,12 +84,12 @@ impl Source for Past {
         Ok(found)
     }
 
-    fn auth(&self) -> Arc<crate::store::Auth> {
-        Arc::default()
+    fn auth(&self) -> Arc<Auth> {
+        self.0.lock().auth.clone()
     }
 
     fn auth_epoch(&self) -> u64 {
-        0
+        self.0.lock().epoch
     }
 
     fn watch_auth(&self) -> watch::Receiver<u64> {
@@ -150,10 +158,14 @@ impl Bench {
     }
 
     fn client(&self) -> Client {
+        self.client_of(Caller::Nobody)
+    }
+
+    fn client_of(&self, caller: Caller) -> Client {
         let (requests, receive) = mpsc::unbounded_channel();
         let requests_in = UnboundedReceiverStream::new(receive);
         let quorum = Some(self.quorum.subscribe());
-        let session = Session::new(self.sessions.clone(), requests_in, quorum, Caller::Nobody);
+        let session = Session::new(self.sessions.clone(), requests_in, quorum, caller);
         Client { requests, answers: Box::pin(session.answers()) }
     }
 
@@ -530,4 +542,84 @@ async fn without_a_quorum_or_at_the_stop_the_stream_ends_with_a_reason() {
     assert_eq!(client.fallible().await.unwrap_err().message(), "etcdserver: server stopped");
     drop(client);
     assert_eq!(bench.hub.stats().streams, 0);
+}
+
+/// Users and roles, enabled: `reader` may read every key.
+fn with_reader() -> (Auth, Principal) {
+    let grant = |user: &str, role: &str| {
+        let (user, role) = (user.into(), role.into());
+        Change::UserGrantRole(AuthUserGrantRoleRequest { user, role })
+    };
+    let (key, range_end) = ("\0".into(), "\0".into());
+    let perm = Some(Permission { perm_type: Type::Read as i32, key, range_end });
+    let auth = Auth::default().after([
+        add("root"),
+        grant("root", "root"),
+        add("reader"),
+        Change::RoleAdd(AuthRoleAddRequest { name: "all".into() }),
+        Change::RoleGrantPermission(AuthRoleGrantPermissionRequest { name: "all".into(), perm }),
+        grant("reader", "all"),
+        Change::Enable(AuthEnable { token_key: "key".into() }),
+    ]);
+    let principal = Principal { user: "reader".into(), auth_revision: auth.revision() };
+    (auth, principal)
+}
+
+fn add(name: &str) -> Change {
+    let (name, hashed_password) = (name.into(), "aGFzaA==".into());
+    Change::UserAdd(AuthUserAddRequest { name, hashed_password, ..Default::default() })
+}
+
+impl Bench {
+    fn know(&self, auth: &Auth) {
+        let mut known = self.past.0.lock();
+        (known.auth, known.epoch) = (Arc::new(auth.clone()), known.epoch + 1);
+    }
+}
+
+#[tokio::test]
+async fn a_watch_on_all_keys_outlives_changes_of_other_users() {
+    let bench = Bench::new(QueueLimits::default());
+    let (auth, principal) = with_reader();
+    bench.know(&auth);
+    let mut client = bench.client_of(Caller::Token(principal, u64::MAX));
+    for (key, end) in [("\0", "\0"), ("", "\0")] {
+        client.create(create(key, end, 0));
+        let created = client.next().await;
+        assert!(created.created && !created.canceled, "{created:?}");
+    }
+    let auth = auth.after([add("somebody else")]);
+    bench.know(&auth);
+    bench.put(&["a"]);
+    assert_eq!(client.revisions(0, 1).await, [2]);
+    let delete = AuthRoleDeleteRequest { role: "all".into() };
+    bench.know(&auth.after([Change::RoleDelete(delete)]));
+    bench.put(&["a"]);
+    let mut gone = Vec::new();
+    while gone.len() < 2 {
+        let answer = client.next().await;
+        if answer.canceled {
+            assert!(answer.cancel_reason.contains("permission denied"), "{answer:?}");
+            gone.push(answer.watch_id);
+        }
+    }
+    assert_eq!(gone, [0, 1]);
+}
+
+#[tokio::test]
+async fn nothing_begins_with_a_token_that_is_too_old() {
+    let bench = Bench::new(QueueLimits::default());
+    let (auth, principal) = with_reader();
+    let mut client = bench.client_of(Caller::Token(principal, 1));
+    client.create(create("a", "", 0));
+    assert!(!client.next().await.canceled, "nobody is asked yet");
+    bench.know(&auth);
+    client.create(create("a", "", 0));
+    let refused = client.next().await;
+    assert!(refused.created && refused.canceled, "{refused:?}");
+    // in these words etcd's client logs in again
+    let words = "rpc error: code = Unauthenticated desc = etcdserver: invalid auth token";
+    assert_eq!(refused.cancel_reason, words);
+    bench.put(&["a"]);
+    assert_eq!(client.revisions(0, 1).await, [2], "what has begun goes on");
 }

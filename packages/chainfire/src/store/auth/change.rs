@@ -18,7 +18,7 @@ use super::{Auth, AuthError, ROOT, User};
 use crate::store::{KeyRange, MAX_KEY, StoreError};
 
 /// The longest name of a user or role, in bytes.
-pub(super) const MAX_NAME: usize = 1024;
+pub(crate) const MAX_NAME: usize = 1024;
 
 impl Auth {
     /// The state after a change. The change was admitted: its proposer is root, or auth is off.
@@ -42,6 +42,14 @@ impl Auth {
         };
         next.revision += u64::from(grows);
         Ok(next)
+    }
+
+    /// The state after some changes that can be made.
+    #[cfg(test)]
+    pub(crate) fn after(&self, changes: impl IntoIterator<Item = Change>) -> Auth {
+        changes.into_iter().fold(self.clone(), |auth, change| {
+            auth.change(&AuthChange { change: Some(change) }).unwrap()
+        })
     }
 
     /// Enabling once more changes nothing: tokens that are out stay good.

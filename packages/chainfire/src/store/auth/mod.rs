@@ -26,10 +26,12 @@ use api::authpb::{Permission, Role};
 use api::chainfire_internal::{AuthUser, Principal};
 use bytes::Bytes;
 
+pub(crate) use change::MAX_NAME;
 pub use error::AuthError;
 pub use grants::Access;
 use grants::Grants;
-pub(super) use record::{changed, load, whole};
+pub(crate) use record::TOKEN_KEY;
+pub(super) use record::{changed, load, rekey, whole};
 pub(super) use signal::AuthSignal;
 
 use super::KeyRange;

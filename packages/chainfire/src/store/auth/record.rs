@@ -19,6 +19,8 @@ const STATE: &[u8] = b"auth/state";
 const USERS: &[u8] = b"auth/user/";
 const ROLES: &[u8] = b"auth/role/";
 const FORMAT: u8 = 1;
+/// Bytes of the key that signs tokens.
+pub(crate) const TOKEN_KEY: usize = 32;
 
 /// One record that is written; none is one that goes.
 pub(in crate::store) type Written = (Bytes, Option<Bytes>);
@@ -77,6 +79,21 @@ fn differing<T>(
 /// Everything, in an order that depends on the state alone: for checksums.
 pub(in crate::store) fn whole(auth: &Auth) -> Vec<Written> {
     changed(&Auth::default(), auth)
+}
+
+/// With another key that signs tokens, if there was one: those that are out are good for nothing
+/// where the records are taken to.
+pub(in crate::store) fn rekey(
+    small: &mut BTreeMap<Bytes, Bytes>,
+    token_key: [u8; TOKEN_KEY],
+) -> Result<(), StoreError> {
+    let Some(record) = small.get_mut(STATE) else { return Ok(()) };
+    let mut state: AuthState = decode(record, "auth state")?;
+    if !state.token_key.is_empty() {
+        state.token_key = Bytes::copy_from_slice(&token_key);
+        *record = encode(&state);
+    }
+    Ok(())
 }
 
 /// Reads auth back.

@@ -353,3 +353,20 @@ fn hash_kv_is_etcds() {
     assert_eq!(bench.reader.hash_kv(4), Err(StoreError::Compacted));
     assert_eq!(bench.reader.hash_kv(8), Err(StoreError::FutureRevision));
 }
+
+#[test]
+fn a_hash_ends_however_much_is_written_meanwhile() {
+    let mut bench = Bench::new();
+    for at in 0..3000 {
+        bench.put(&format!("key{at}"), "v");
+    }
+    let reader = bench.reader.clone();
+    let hashing = std::thread::spawn(move || reader.hash().unwrap());
+    let mut writes = 0;
+    while !hashing.is_finished() {
+        bench.put("a", "b");
+        writes += 1;
+        assert!(writes < 100_000, "it does not end");
+    }
+    hashing.join().unwrap();
+}
