@@ -1,5 +1,7 @@
 //! What must stop stops with its code, at once, and not a byte of any disk is changed.
 
+use std::path::Path;
+
 use inventory::DiskMatch;
 
 use super::super::claim::{Claim, OFFSET, Stage};
@@ -7,7 +9,7 @@ use super::super::os::BlockKind;
 use super::super::simulated::{SimDisk, Stack, State};
 use super::world::{End, FIRST, MIB, SECOND, World, block_on, old_stacks};
 
-fn stops(code: &str, world: World, change: impl FnOnce(&mut State)) {
+pub(super) fn stops(code: &str, world: World, change: impl FnOnce(&mut State)) {
     let machine = world.machine(change);
     let before: Vec<_> = machine.state().disks.iter().map(SimDisk::contents).collect();
     let end = block_on(world.run(&machine));
@@ -149,6 +151,31 @@ fn what_was_laid_out_and_is_gone_is_not_made_again() {
     let End::Stopped(failure) = block_on(world.run(&machine)) else { panic!("not stopped") };
     assert_eq!(failure.code, "FB-2009");
     assert!(machine.state().disks[0].contents() == before, "the disk was changed");
+}
+
+/// Whatever an install would miss, it misses before the disk is touched.
+#[test]
+fn an_image_that_cannot_be_installed_stops_at_an_untouched_disk() {
+    for path in [
+        "/etc/plasma/ca.pem",
+        "/etc/plasma/firstboot.toml",
+        "/usr/lib/EXTLINUX/gptmbr.bin",
+        "/usr/lib/systemd/boot/efi/systemd-bootx64.efi",
+    ] {
+        stops("FB-2101", World::new(), |state| drop(state.image.remove(Path::new(path))));
+    }
+    let manifest = |change: fn(&mut serde_json::Value)| {
+        move |state: &mut State| {
+            let url = "http://10.20.0.1:8080/boot/images/manifest.json";
+            let text = state.server.get_mut(url).expect("served");
+            let mut value = serde_json::from_slice(text).expect("JSON");
+            change(&mut value);
+            *text = value.to_string().into_bytes();
+        }
+    };
+    stops("FB-2101", World::new(), manifest(|value| value["target"] = "nixos".into()));
+    let long = manifest(|value| value["files"]["initrd"]["bytes"] = (1_u64 << 30).into());
+    stops("FB-2101", World::new(), long);
 }
 
 #[test]

@@ -146,6 +146,9 @@ impl World {
             ("/usr/lib/EXTLINUX/gptmbr.bin", b"\x33\xc0boot"),
             ("/etc/plasma/nixos/node01/devices", b"/dev/vda\n"),
             ("/etc/plasma/nixos/node01/system", b"/nix/store/abc-nixos-system-node01\n"),
+            ("/etc/plasma/nixos/node01/format-mount", b"#!"),
+            ("/etc/plasma/nixos/node01/mount", b"#!"),
+            ("/nix/store/abc-nixos-system-node01/init", b"#!"),
             ("/usr/lib/systemd/boot/efi/systemd-bootx64.efi", b"MZ"),
         ] {
             state.image.insert(PathBuf::from(path), bytes.to_vec());
