@@ -182,6 +182,7 @@ impl<D: Disks> DiskStep<D> {
         let boots = first(&chosen)?;
         if verdict != Verdict::Ready {
             check_free(&self.disks, &blocks, &chosen, context).await?;
+            teardown::check_rest(&self.disks, &blocks, &chosen, wanted_disk(context)?).await?;
             installs.check(&self.disks, boots).await?;
             self.erases += 1;
             for disk in &chosen {

@@ -101,6 +101,19 @@ impl Disks for RealDisks {
         parse::wipefs(&self.tool("wipefs", &["--json", "--", device], SHORT).await?)
     }
 
+    async fn groups(&self, device: &str) -> Result<Vec<String>, Fault> {
+        let text = self.tool("wipefs", &["--json", "--", device], SHORT).await?;
+        let mut groups = parse::wholes(&text)?;
+        if parse::wipefs(&text)?.iter().any(|name| name == "LVM2_member") {
+            // without locks, and whatever list of devices the image has
+            let config = "devices { use_devicesfile = 0 }";
+            let args = ["--readonly", "--config", config, "--reportformat", "json"];
+            let args = [&args[..], &["--options", "pv_name,vg_uuid", "--", device]].concat();
+            groups.extend(parse::pvs(&self.tool("pvs", &args, SHORT).await?)?);
+        }
+        Ok(groups)
+    }
+
     async fn read(&self, device: &str, offset: u64, length: usize) -> Result<Vec<u8>, Fault> {
         let device = PathBuf::from(device);
         blocking(move || {

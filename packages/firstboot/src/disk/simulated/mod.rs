@@ -89,6 +89,8 @@ pub(crate) struct State {
     pub(crate) from_disk: bool,
     /// The next start is of the system on the disk's first partition.
     pub(crate) root_on_disk: bool,
+    /// The kernel takes no other one: it is locked down.
+    pub(crate) kexec_refused: bool,
     /// The disk that may be changed, and the order under which.
     pub(crate) target: String,
     pub(crate) order: String,

@@ -212,6 +212,29 @@ async fn a_blank_disk_gets_the_image_and_its_loaders() {
     assert_ne!(first[..16], [0; 16]);
 }
 
+/// A volume group at rest on two disks, with consent for one.
+#[tokio::test]
+async fn half_of_a_volume_group_is_not_erased() {
+    let (Some(disk), Some(other)) = (Loop::new(64), Loop::new(64)) else { return };
+    let devices = [disk.device.as_str(), other.device.as_str()];
+    let config = ["--config", "devices { use_devicesfile = 0 }"];
+    let made = run("pvcreate", &[&["-q"], &config[..], &devices].concat())
+        .and_then(|_| run("vgcreate", &[&["-q", "plasma-test"], &config[..], &devices].concat()));
+    if made.is_none() {
+        eprintln!("left out: no lvm2, or it takes no loop devices");
+        return;
+    }
+    let mut world = disk.world().consent().with_disk(|disk| disk.min_gib = 0);
+    let mut settings = (*world.settings).clone();
+    settings.disk.loop_serials.insert(other.device.clone(), "SOMEBODYS".into());
+    world.settings = Arc::new(settings);
+    let mut step = DiskStep::new(world.settings.clone());
+    let refused = step.act(&world.context()).await.map_err(|fault| fault.code);
+    assert_eq!(refused, Err(crate::codes::DISK_SPANS));
+    let disks = RealDisks::new(&world.settings);
+    assert_eq!(disks.signatures(&disk.device).await, Ok(vec!["LVM2_member".to_owned()]));
+}
+
 #[tokio::test]
 async fn data_before_the_first_partition_is_data() {
     let Some(disk) = Loop::new(64) else { return };

@@ -127,6 +127,38 @@ fn an_array_that_reaches_to_another_disk_stops_even_with_consent() {
     });
 }
 
+/// Nothing runs, and so nothing above the disks says that they belong together.
+#[test]
+fn an_array_or_group_at_rest_that_reaches_to_another_disk_stops_even_with_consent() {
+    let member = |disk: &mut SimDisk, at: u64, magic: &[u8], id: (u64, &[u8])| {
+        disk.put(at, magic);
+        disk.put(id.0, id.1);
+    };
+    let array = |state: &mut State, ids: [&[u8]; 2]| {
+        state.disks[0].divide(&[(MIB, 100 * MIB)]);
+        for (disk, id) in ids.into_iter().enumerate() {
+            let magic = [0xfc, 0x4e, 0x2b, 0xa9];
+            member(&mut state.disks[disk], MIB + 4096, &magic, (MIB + 4096 + 16, id));
+        }
+    };
+    stops("FB-2005", World::new().consent(), |state| array(state, [b"one", b"one"]));
+    stops("FB-2005", World::new().consent(), |state| {
+        state.disks.push(SimDisk::new("/dev/vdc", "ANOTHER", 4));
+        for disk in [0, 2] {
+            member(&mut state.disks[disk], 512, b"LABELONE", (512 + 32, b"group"));
+        }
+    });
+    // two arrays, each on its own disk, or the other disk's data consented to
+    let both = ["PLASMA-DISK01".into(), "SOMEBODYS".into()];
+    let consent = World::new().with_disk(|disk| disk.consent_to_erase = both.into());
+    for (world, ids) in [(World::new().consent(), [b"one", b"two"]), (consent, [b"one", b"one"])] {
+        let machine = world.machine(|state| array(state, ids.map(|id| id.as_slice())));
+        let other = machine.state().disks[1].contents();
+        assert_eq!(block_on(world.run(&machine)), End::Done);
+        assert!(machine.state().disks[1].contents() == other, "the other disk was changed");
+    }
+}
+
 #[test]
 fn a_disk_that_carries_the_running_system_stops() {
     stops("FB-2006", World::new().consent(), |state| {
