@@ -154,8 +154,9 @@ impl<'a> NixOs<'a> {
         disks.run("sync", &args, COPY).await
     }
 
-    /// Goes over to the installed system. The step's probe finds it there.
-    async fn leave<D: Disks>(&self, disks: &D, system: &str) -> Result<(), Fault> {
+    /// Goes over to the installed system. The step's probe finds it there. Where kexec is refused, a
+    /// machine that comes from the network again, `again`, would do so after every reboot.
+    async fn leave<D: Disks>(&self, disks: &D, system: &str, again: bool) -> Result<(), Fault> {
         let within = self.settings.disk.root.join(system.trim_start_matches('/'));
         let params = disks.read_file(&within.join("kernel-params")).await?.unwrap_or_default();
         let line = format!(
@@ -172,6 +173,13 @@ impl<'a> NixOs<'a> {
         ];
         let verb = match disks.run("kexec", &load, SHORT).await {
             Ok(()) => "kexec",
+            Err(fault) if again => {
+                return Err(stop(
+                    codes::NIXOS,
+                    format!("the system is installed, and cannot be gone over to: {fault}"),
+                    "boot the disk once, by the firmware's boot menu: kexec is refused here, as by Secure Boot's lockdown",
+                ));
+            }
             Err(fault) => {
                 tracing::warn!(%fault, "kexec is refused, rebooting instead");
                 "reboot"
@@ -260,7 +268,8 @@ impl Install for NixOs<'_> {
             Some(record) => record.system.clone(),
             None => self.system(disks).await?,
         };
-        if before.is_none() {
+        let again = before.is_some();
+        if !again {
             self.put_identity(disks).await?;
             self.put_system(disks, &system).await?;
             // the record says that the whole system is there, also after a power cut
@@ -268,7 +277,7 @@ impl Install for NixOs<'_> {
             let done = Installed::new(self.context.install_id, &system);
             put(disks, &record, &done.encode()).await?;
         }
-        self.leave(disks, &system).await
+        self.leave(disks, &system, again).await
     }
 }
 

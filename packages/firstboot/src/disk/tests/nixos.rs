@@ -77,6 +77,25 @@ fn cut_at_every_operation_it_ends_in_its_system() {
     }
 }
 
+/// A reboot may find the disk, and one that does not is the last: only a person can choose the disk.
+#[test]
+fn where_kexec_is_refused_it_reboots_once_and_then_stops() {
+    let world = world();
+    let machine = world.machine(|state| state.kexec_refused = true);
+    assert_eq!(block_on(world.run(&machine)), End::Dead);
+    for start in 0..3 {
+        machine.reboot(start);
+        let End::Stopped(failure) = block_on(world.run(&machine)) else { panic!("not stopped") };
+        assert_eq!(failure.code, "FB-2103", "{failure:?}");
+        assert!(failure.hint.contains("boot the disk once"), "{failure:?}");
+    }
+    let reboots = machine.state().done.iter().filter(|done| *done == "systemctl reboot").count();
+    assert_eq!((reboots, machine.state().formats), (1, 1));
+    machine.state().root_on_disk = true;
+    machine.reboot(9);
+    assert_eq!(block_on(world.run(&machine)), End::Done);
+}
+
 /// Nor what its disk could not be laid out with, or what is not there to be put on it.
 #[test]
 fn without_a_ca_nothing_is_installed_that_could_not_enrol() {
