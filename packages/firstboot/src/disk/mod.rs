@@ -338,15 +338,20 @@ async fn seen<D: Disks>(disks: &D) -> Vec<DiskSeen> {
     let blocks = disks.blocks().await.unwrap_or_default();
     let mut all = Vec::new();
     for disk in select::disks(&blocks).take(64) {
-        let mut traces = disks.signatures(&disk.path).await.unwrap_or_default();
-        for block in teardown::stacked(&blocks, &disk.path).into_iter().take(64) {
-            traces.extend(disks.signatures(&block.path).await.unwrap_or_default());
-        }
+        // as the step judges it, so that nobody is told that a disk is empty where the step stops
+        let found = teardown::traces(disks, &blocks, disk).await;
+        let mut found = found.unwrap_or_else(|_| vec!["cannot be read".to_owned()]);
+        found.sort_by_cached_key(|trace| (trace.starts_with('/'), trace.clone()));
+        found.dedup();
+        // first what decides most: a long list is cut
+        let mut traces = Vec::new();
         if matches!(read_sector(disks, disk).await, Ok(Sector::Claim(_))) {
             traces.push("plasma-claim".to_owned());
         }
-        traces.sort();
-        traces.dedup();
+        if disk.read_only {
+            traces.push("read-only".to_owned());
+        }
+        traces.append(&mut found);
         all.push(DiskSeen {
             name: disk.path.trim_start_matches("/dev/").to_owned(),
             bytes: disk.bytes,

@@ -47,6 +47,7 @@ pub(crate) struct SimDisk {
     pub(crate) path: String,
     pub(crate) serial: Option<String>,
     pub(crate) bytes: u64,
+    pub(crate) read_only: bool,
     pub(crate) sectors: BTreeMap<u64, Vec<u8>>,
     /// The partitions that the kernel knows: first sector and length.
     known: Vec<(u64, u64)>,
@@ -116,6 +117,7 @@ impl SimDisk {
             path: path.into(),
             serial: Some(serial.into()),
             bytes: gib * GIB,
+            read_only: false,
             sectors: BTreeMap::new(),
             known: Vec::new(),
         }

@@ -16,6 +16,7 @@ impl Disks for Simulated {
                 kind: BlockKind::Disk,
                 bytes: disk.bytes,
                 serial: disk.serial.clone(),
+                read_only: disk.read_only,
                 mounted: places(&disk.path),
                 ..Block::default()
             });

@@ -63,6 +63,29 @@ fn a_foreign_disk_without_consent_stops() {
     stops("FB-2003", other, old_stacks);
 }
 
+/// What is reported is what is judged: only an empty disk is empty to the operator too.
+#[test]
+fn the_report_of_a_disk_has_all_that_it_would_stop_for() {
+    let machine = World::new().machine(|state| {
+        let mut more = [("/dev/vdc", "RAW"), ("/dev/vdd", "CLAIMED"), ("/dev/vde", "LOCKED")]
+            .map(|(path, serial)| SimDisk::new(path, serial, 4));
+        more[0].put(7000, b"x");
+        more[1].put(OFFSET, &claim("node02", CLUSTER, "CLAIMED"));
+        more[2].read_only = true;
+        state.disks.extend(more);
+    });
+    let seen = block_on(super::super::seen(&machine));
+    let traces: Vec<_> = seen.iter().map(|disk| disk.traces.join(", ")).collect();
+    let expected = [
+        "",
+        "PMBR, ext4, gpt, /dev/vdb1",
+        "data of no known kind within 1 MiB of byte 0",
+        "plasma-claim",
+        "read-only",
+    ];
+    assert_eq!(traces, expected);
+}
+
 #[test]
 fn another_nodes_disk_stops() {
     for (node, cluster, disk) in [
