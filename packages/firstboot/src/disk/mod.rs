@@ -9,7 +9,6 @@
 //! behind [`Disks`].
 
 mod claim;
-mod command;
 mod judge;
 mod layout;
 mod os;
@@ -39,7 +38,6 @@ use self::teardown::read_sector;
 use crate::install::{Install as _, Installs};
 use crate::{Context, Settings, codes};
 
-pub(crate) use self::command::run as run_command;
 pub(crate) use self::layout::{ESP, Layout, part};
 pub(crate) use self::os::{Block, Disks, Expected, Source, put, put_copy};
 pub(crate) use self::real::RealDisks;

@@ -171,11 +171,6 @@ fn plain(word: &str) -> String {
     plain
 }
 
-/// Whether the kernel's arguments say that this system came from a disk.
-pub(crate) fn booted_from_disk(cmdline: &str) -> bool {
-    cmdline.split_whitespace().any(|word| word.starts_with("plasma.disk="))
-}
-
 fn garbled(tool: &str, why: &dyn std::fmt::Display) -> Fault {
     Fault::new(
         codes::DISK_COMMAND,

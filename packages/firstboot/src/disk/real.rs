@@ -8,13 +8,12 @@ use std::time::Duration;
 
 use fault::{Fault, Kind};
 
-use super::command;
 use super::os::{
     Block, BlockKind, Disks, Expected, Format, Holder, Mount, Partition, Source, is_among,
 };
 use super::parse;
 use crate::install::fetch;
-use crate::{MachineSettings, Settings, codes};
+use crate::{MachineSettings, Settings, codes, command, kernel};
 
 const SHORT: Duration = Duration::from_secs(60);
 const LONG: Duration = Duration::from_secs(600);
@@ -137,8 +136,7 @@ impl Disks for RealDisks {
     }
 
     async fn booted_from_disk(&self) -> Result<bool, Fault> {
-        let cmdline = fs::read_to_string(self.machine.path("/proc/cmdline")).unwrap_or_default();
-        Ok(parse::booted_from_disk(&cmdline))
+        Ok(kernel::argument(&self.machine, "plasma.disk").is_some())
     }
 
     async fn write(&self, device: &str, offset: u64, bytes: &[u8]) -> Result<(), Fault> {
