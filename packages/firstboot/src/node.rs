@@ -54,7 +54,6 @@ macro_rules! context {
             target: $node.settings.target,
             machine_id: &known.machine_id,
             images: &known.images,
-            state_dir: &$node.settings.state_dir,
         }
     }};
 }

@@ -71,7 +71,6 @@ impl World {
             target: self.target,
             machine_id: "0123456789abcdef0123456789abcdef",
             images: "http://10.20.0.1:8080/boot/images",
-            state_dir: &self.settings.state_dir,
         }
     }
 
