@@ -66,6 +66,16 @@ let
       }
       // lib.filterAttrs (_: value: value != null) node.disk;
     };
+  # a WWN without what different tools put before it
+  bareWwn =
+    wwn:
+    builtins.foldl' (text: prefix: lib.removePrefix prefix text) (lib.toLower wwn) [
+      "wwn-"
+      "nvme-"
+      "naa."
+      "eui."
+      "0x"
+    ];
   mac = text: if isString text then lib.toLower (lib.replaceStrings [ "-" ] [ ":" ] text) else text;
   normal =
     raw:
@@ -360,8 +370,12 @@ let
           concatMap
             (
               which:
+              let
+                wwn = it.disk.${which}.wwn or null;
+              in
               maybe "disk serial" (it.disk.${which}.serial or null) "${path}.disk.${which}.serial"
-              ++ maybe "disk wwn" (it.disk.${which}.wwn or null) "${path}.disk.${which}.wwn"
+              # spellings of one name are one disk
+              ++ maybe "disk wwn" (if wwn == null then null else bareWwn wwn) "${path}.disk.${which}.wwn"
             )
             [
               "match"
@@ -402,6 +416,7 @@ rec {
     withRole
     url
     members
+    bareWwn
     ;
 
   # Every fault of an inventory as a sentence; none when it is good.
