@@ -139,9 +139,10 @@ async fn status(State(app): State<App>, peer: Extension<Peer>) -> Response {
 async fn inventory(State(app): State<App>, peer: Extension<Peer>) -> Response {
     app.answer("inventory", async {
         let cluster = app.desk.folder().cluster();
-        if peer.require_node(cluster).is_err() {
-            peer.require_operator(cluster)?;
+        if let Ok(node) = peer.require_node(cluster) {
+            return Ok(app.desk.inventory_for(node));
         }
+        peer.require_operator(cluster)?;
         Ok(app.desk.inventory_json().clone())
     })
     .await
