@@ -287,7 +287,10 @@ pub(crate) fn recognise(name: &str, node: &Node, seen: &Identify) -> Result<(), 
     let missing = node.macs.iter().filter(|mac| !macs.contains(mac)).count();
     if missing > 0 {
         return refuse(
-            format!("node {name:?} has {missing} cards in the inventory that the caller has not"),
+            format!(
+                "the caller lacks {missing} of the {} cards of node {name:?} in the inventory",
+                node.macs.len()
+            ),
             format!("if this is its machine, correct nodes.{name}.macs; if not, look who calls"),
         );
     }

@@ -207,7 +207,12 @@ impl Desk {
         };
         // what the enrolment would refuse must not be installed either
         let met = crate::registry::recognise(&node, self.inventory.node(&node)?, seen);
-        met.map(|()| node).map_err(|fault| Fault { kind: Kind::Unavailable, ..fault })
+        met.map(|()| node).map_err(|fault| {
+            // in what it looks like the node is more than in what it lacks
+            let doubt = choice.reasons.first().filter(|_| choice.decision == Decision::Wait);
+            let what = doubt.unwrap_or(&fault.what).clone();
+            Fault { kind: Kind::Unavailable, what, ..fault }
+        })
     }
 
     /// Whether `POST /v1/claim` would be answered with a token at this moment.
