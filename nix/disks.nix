@@ -74,9 +74,11 @@ rec {
       );
       named =
         disk:
-        lib.concatMap (a: map (b: ''${a}${b}ENV{PLASMA_DISK}="${disk.name}"'') (wwn (spellings disk.match))) (
-          serial (lib.optional (disk.match.serial or null != null) disk.match.serial)
-        );
+        let
+          serials = serial (lib.optional (disk.match.serial or null != null) disk.match.serial);
+          wwns = wwn (spellings disk.match);
+        in
+        lib.concatMap (a: map (b: ''${a}${b}ENV{PLASMA_DISK}="${disk.name}"'') wwns) serials;
     in
     lib.concatMapStrings (line: line + "\n") (
       [ ''SUBSYSTEM!="block", GOTO="plasma_end"'' ]

@@ -372,10 +372,11 @@ let
               which:
               let
                 wwn = it.disk.${which}.wwn or null;
+                bare = if wwn == null then null else bareWwn wwn;
               in
               maybe "disk serial" (it.disk.${which}.serial or null) "${path}.disk.${which}.serial"
               # spellings of one name are one disk
-              ++ maybe "disk wwn" (if wwn == null then null else bareWwn wwn) "${path}.disk.${which}.wwn"
+              ++ maybe "disk wwn" bare "${path}.disk.${which}.wwn"
             )
             [
               "match"
