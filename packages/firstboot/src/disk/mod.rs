@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bootserver::wire::DiskSeen;
+use bootserver::wire::{DiskSeen, READ_ONLY};
 use fault::{Fault, Kind};
 use serde::Deserialize;
 use steps::Probe;
@@ -347,7 +347,7 @@ async fn seen<D: Disks>(disks: &D) -> Vec<DiskSeen> {
             traces.push("plasma-claim".to_owned());
         }
         if disk.read_only {
-            traces.push("read-only".to_owned());
+            traces.push(READ_ONLY.to_owned());
         }
         traces.append(&mut found);
         all.push(DiskSeen {

@@ -181,6 +181,8 @@ pub(crate) trait Disks {
         path: &Path,
         expected: Option<&Expected>,
     ) -> Result<(), Fault>;
+    /// The manifest of the boot server's images, which the cluster's CA vouches for.
+    async fn manifest(&self) -> Result<Vec<u8>, Fault>;
     /// Gives a file its name.
     async fn rename(&self, from: &Path, to: &Path) -> Result<(), Fault>;
     /// Makes the names in a folder durable.

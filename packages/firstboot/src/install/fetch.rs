@@ -1,6 +1,6 @@
 //! Copies a file, from the running system or from the boot server, while its sum is taken. The
-//! boot server speaks plain HTTP here: a file is what the manifest says, and whoever answers for the
-//! manifest chooses what is installed, as whoever answers the firmware chooses what is booted.
+//! boot server speaks plain HTTP here: the sum is what is trusted, and the manifest that has it comes
+//! by TLS, or from where the operator says.
 
 use std::path::Path;
 use std::time::Duration;

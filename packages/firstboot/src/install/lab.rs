@@ -3,11 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
+use bootserver::boot::cpio;
 use fault::Fault;
 use inventory::Layout as Division;
 
 use super::manifest::{FILES, Manifest};
-use super::{Install, Installed, RECORD, archive, boot};
+use super::{Install, Installed, RECORD, boot};
 use crate::disk::{Block, Disks, Layout, Source, part, put, put_copy, stop};
 use crate::disk::{release_mount, state};
 use crate::{Context, Settings, codes};
@@ -36,11 +37,15 @@ impl<'a> Lab<'a> {
         Ok(Lab { settings, context, layout: Layout::of(context) })
     }
 
-    /// Read before the disk is touched, so it is kept in memory.
+    /// Its sums say what the other files must be, so it does not come their way, unless the operator
+    /// names another place of images. Read before the disk is touched, so nothing of it is kept there.
     async fn manifest<D: Disks>(&self, disks: &D) -> Result<Manifest, Fault> {
         let local = self.settings.disk.images.join("manifest.json");
         if let Some(text) = disks.read_file(&local).await? {
             return Manifest::parse(&text);
+        }
+        if self.settings.images_url.is_none() {
+            return Manifest::parse(&disks.manifest().await?);
         }
         let path = self.settings.machine.path("/run/plasma/manifest.json");
         put_copy(disks, &self.url("manifest.json")?, &path, None).await?;
@@ -91,7 +96,7 @@ impl<'a> Lab<'a> {
         let config = self.settings.machine.path("/etc/plasma/firstboot.toml");
         let ca = read(disks, &self.settings.ca).await?;
         let config = read(disks, &config).await?;
-        Ok(archive::newc(&[("etc/plasma/ca.pem", &ca), ("etc/plasma/firstboot.toml", &config)]))
+        Ok(cpio::newc(&[("etc/plasma/ca.pem", &ca), ("etc/plasma/firstboot.toml", &config)]))
     }
 
     async fn put_cluster<D: Disks>(&self, disks: &D) -> Result<(), Fault> {

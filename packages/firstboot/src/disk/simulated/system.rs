@@ -369,6 +369,11 @@ impl Disks for Simulated {
         self.write_file(path, &bytes).await
     }
 
+    async fn manifest(&self) -> Result<Vec<u8>, Fault> {
+        let state = self.look()?;
+        state.server.get("manifest").cloned().ok_or_else(|| failed("no manifest"))
+    }
+
     async fn rename(&self, from: &Path, to: &Path) -> Result<(), Fault> {
         self.operate(
             format!("rename {}", to.display()),

@@ -221,8 +221,7 @@ fn an_image_that_cannot_be_installed_stops_at_an_untouched_disk() {
     }
     let manifest = |change: fn(&mut serde_json::Value)| {
         move |state: &mut State| {
-            let url = "http://10.20.0.1:8080/boot/images/manifest.json";
-            let text = state.server.get_mut(url).expect("served");
+            let text = state.server.get_mut("manifest").expect("served");
             let mut value = serde_json::from_slice(text).expect("JSON");
             change(&mut value);
             *text = value.to_string().into_bytes();

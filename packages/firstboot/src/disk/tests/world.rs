@@ -133,7 +133,7 @@ impl World {
             state.server.insert(url, bytes.to_vec());
         }
         let text = manifest::sample(&images);
-        state.server.insert("http://10.20.0.1:8080/boot/images/manifest.json".into(), text);
+        state.server.insert("manifest".into(), text);
         // the kernel and initrd were loaded by the firmware: they are not in the running system
         for (path, bytes) in [
             ("/run/plasma/images/root.squashfs", b"root".as_slice()),
