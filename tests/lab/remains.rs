@@ -74,10 +74,13 @@ sync
 lsblk -npo TYPE "$D"
 "#;
 
-/// The rescue system becomes the installer, with all that runs in it.
+/// The rescue system becomes the installer, with all that runs in it. Its arguments are read once:
+/// from then on they are the file that they were written to.
 const INSTALL: &str = r#"
-sed 's/plasma.rescue=1//' /proc/cmdline >/run/cmdline
-mountpoint -q /proc/cmdline || mount --bind /run/cmdline /proc/cmdline
+[ -e /run/cmdline ] || {
+  sed 's/plasma.rescue=1//' /proc/cmdline >/run/cmdline
+  mount --bind /run/cmdline /proc/cmdline
+}
 systemctl restart firstboot
 "#;
 

@@ -94,8 +94,8 @@ impl<'a> Lab<'a> {
     /// What tells the image its cluster, as the boot server gave it to this boot.
     async fn cluster<D: Disks>(&self, disks: &D) -> Result<Vec<u8>, Fault> {
         let config = self.settings.machine.path("/etc/plasma/firstboot.toml");
-        let ca = read(disks, &self.settings.ca).await?;
-        let config = read(disks, &config).await?;
+        let ca = handed(disks, &self.settings.ca).await?;
+        let config = handed(disks, &config).await?;
         Ok(cpio::newc(&[("etc/plasma/ca.pem", &ca), ("etc/plasma/firstboot.toml", &config)]))
     }
 
@@ -220,6 +220,17 @@ impl Lab<'_> {
 
 async fn read<D: Disks>(disks: &D, path: &Path) -> Result<Vec<u8>, Fault> {
     disks.read_file(path).await?.ok_or_else(|| no_loader(path))
+}
+
+/// What came beside the initrd.
+async fn handed<D: Disks>(disks: &D, path: &Path) -> Result<Vec<u8>, Fault> {
+    disks.read_file(path).await?.ok_or_else(|| {
+        stop(
+            codes::IMAGE,
+            format!("this boot was given no {}", path.display()),
+            "boot from the network: the boot server's ca.cpio has it",
+        )
+    })
 }
 
 fn no_loader(path: &Path) -> Fault {
