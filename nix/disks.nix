@@ -21,8 +21,11 @@ let
         "?"
       ];
   conditions =
-    keys: value:
-    if value == null then [ "" ] else map (key: ''ENV{${key}}=="${pattern value}", '') keys;
+    keys: values:
+    if values == [ ] then
+      [ "" ]
+    else
+      map (key: ''ENV{${key}}=="${lib.concatMapStringsSep "|" pattern values}", '') keys;
   # where udev says what `lsblk -o SERIAL,WWN` shows
   serial = conditions [
     "ID_SCSI_SERIAL"
@@ -33,6 +36,21 @@ let
     "ID_WWN_WITH_EXTENSION"
     "ID_WWN"
   ];
+  # udev says a WWN as the disk's kind has it, whatever tool the inventory's was read with
+  spellings =
+    match:
+    let
+      bare = inventory.bareWwn match.wwn;
+    in
+    lib.optionals (match.wwn or null != null) (
+      lib.unique [
+        match.wwn
+        "0x${bare}"
+        "eui.${bare}"
+        "naa.${bare}"
+        bare
+      ]
+    );
 in
 rec {
   # The disks of a node, the one that boots first: a name for each and what identifies it.
@@ -56,9 +74,11 @@ rec {
       );
       named =
         disk:
-        lib.concatMap (
-          a: map (b: ''${a}${b}ENV{PLASMA_DISK}="${disk.name}"'') (wwn (disk.match.wwn or null))
-        ) (serial (disk.match.serial or null));
+        let
+          serials = serial (lib.optional (disk.match.serial or null != null) disk.match.serial);
+          wwns = wwn (spellings disk.match);
+        in
+        lib.concatMap (a: map (b: ''${a}${b}ENV{PLASMA_DISK}="${disk.name}"'') wwns) serials;
     in
     lib.concatMapStrings (line: line + "\n") (
       [ ''SUBSYSTEM!="block", GOTO="plasma_end"'' ]

@@ -66,6 +66,16 @@ let
       }
       // lib.filterAttrs (_: value: value != null) node.disk;
     };
+  # a WWN without what different tools put before it
+  bareWwn =
+    wwn:
+    builtins.foldl' (text: prefix: lib.removePrefix prefix text) (lib.toLower wwn) [
+      "wwn-"
+      "nvme-"
+      "naa."
+      "eui."
+      "0x"
+    ];
   mac = text: if isString text then lib.toLower (lib.replaceStrings [ "-" ] [ ":" ] text) else text;
   normal =
     raw:
@@ -360,8 +370,13 @@ let
           concatMap
             (
               which:
+              let
+                wwn = it.disk.${which}.wwn or null;
+                bare = if wwn == null then null else bareWwn wwn;
+              in
               maybe "disk serial" (it.disk.${which}.serial or null) "${path}.disk.${which}.serial"
-              ++ maybe "disk wwn" (it.disk.${which}.wwn or null) "${path}.disk.${which}.wwn"
+              # spellings of one name are one disk
+              ++ maybe "disk wwn" bare "${path}.disk.${which}.wwn"
             )
             [
               "match"
@@ -402,6 +417,7 @@ rec {
     withRole
     url
     members
+    bareWwn
     ;
 
   # Every fault of an inventory as a sentence; none when it is good.

@@ -31,22 +31,22 @@ install_file() {
   apt_install "$2" && [ -e "$1" ]
 }
 
-apt_install() {
-  command -v apt-get >/dev/null 2>&1 || return 1
-  [ "$(id -u)" = 0 ] || return 1
+# However it ends, no policy of ours is left: its traps are a subshell's, so they take nobody's place.
+apt_install() (
+  command -v apt-get >/dev/null 2>&1 || exit 1
+  [ "$(id -u)" = 0 ] || exit 1
   note "installing $1"
   # a service's package must not start the service
-  printf '#!/bin/sh\nexit 101\n' >/tmp/plasma-policy-$$ && chmod +x /tmp/plasma-policy-$$
-  local policy=/usr/sbin/policy-rc.d ours=
-  [ -e "$policy" ] || { mv /tmp/plasma-policy-$$ "$policy"; ours=1; }
-  local tried=1
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$1" >/dev/null 2>&1 ||
-    { apt-get update -qq >/dev/null 2>&1 &&
-      DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$1" >/dev/null; } || tried=
-  [ -n "$ours" ] && rm -f "$policy"
-  rm -f /tmp/plasma-policy-$$
-  [ -n "$tried" ]
-}
+  policy=/usr/sbin/policy-rc.d
+  ours=$(mktemp "$policy-XXXXXX") || exit 1
+  trap '[ "$policy" -ef "$ours" ] && rm -f "$policy"; rm -f "$ours"' EXIT
+  printf '#!/bin/sh\nexit 101\n' >"$ours" && chmod 755 "$ours" || exit 1
+  # somebody else's stays
+  ln "$ours" "$policy" 2>/dev/null || [ -e "$policy" ] || exit 1
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get install -y -qq --no-install-recommends "$1" >/dev/null 2>&1 ||
+    { apt-get update -qq >/dev/null 2>&1 && apt-get install -y -qq --no-install-recommends "$1" >/dev/null; }
+)
 
 # etcd_of SUITE: Debian's etcd of another suite, unpacked beside the system into $cache/etcd/VERSION
 # (etcdctl, etcdutl, etcd); nothing is installed. $cache/etcd/SUITE points there. False when it can't
@@ -128,8 +128,23 @@ lab_tools() {
     /usr/lib/ipxe/qemu/pxe-virtio.rom:ipxe-qemu; do
     install_file "${pair%:*}" "${pair#*:}" || lab_lacks+=("${pair%:*} is missing: install ${pair#*:}")
   done
+  [ ${#lab_lacks[@]} -eq 0 ] || return
+  # as the lab's own tests look: those would pass with nothing done
+  local why
+  if [ ! -e /dev/net/tun ]; then
+    lab_lacks+=("/dev/net/tun is not there")
+  elif ! why=$(lab_network 2>&1); then
+    lab_lacks+=("no network namespace with a tap device: ${why:-$(id -un) may make none}")
+  fi
   [ ${#lab_lacks[@]} -eq 0 ]
 }
+
+lab_network() (
+  name=plasma-probe-$BASHPID
+  ip netns add "$name" || exit
+  trap 'ip netns delete "$name"' EXIT
+  ip -n "$name" tuntap add dev try0 mode tap && ip -n "$name" link add br0 type bridge
+)
 
 need_rust() {
   command -v cargo >/dev/null 2>&1 || die "cargo is missing: install Rust (see rust-toolchain.toml for the version)"

@@ -12,11 +12,18 @@ stop() {
 }
 of() { lsblk --bytes --nodeps --noheadings --raw --output "$2" "$1"; }
 
+# a WWN without what different tools put before it
+bare() {
+  local wwn=${1,,} prefix
+  for prefix in wwn- nvme- naa. eui. 0x; do wwn=${wwn#"$prefix"}; done
+  printf %s "$wwn"
+}
+
 found=()
 while read -r disk type; do
   [ "$type" = disk ] || continue
   if [ -n "$serial" ] && [ "$(of "$disk" SERIAL)" != "$serial" ]; then continue; fi
-  if [ -n "$wwn" ] && [ "$(of "$disk" WWN)" != "$wwn" ]; then continue; fi
+  if [ -n "$wwn" ] && [ "$(bare "$(of "$disk" WWN)")" != "$(bare "$wwn")" ]; then continue; fi
   found+=("$disk")
 done < <(lsblk --nodeps --noheadings --raw --paths --output NAME,TYPE)
 

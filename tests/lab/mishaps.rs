@@ -2,7 +2,8 @@
 
 mod world;
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use bootserver::wire::NodeOrder;
@@ -62,18 +63,31 @@ fn the_join_token_expires_midway() -> Result<()> {
         },
         async |lab| {
             lab.power_on()?;
-            // the token comes and goes while nobody is there to take it
-            lab.wait(1, "a token was handed out", PATIENCE, |status, _| {
-                status.report.as_ref().is_some_and(|r| r.progress.phases.contains_key("identity"))
+            let operator = lab.server.operator()?;
+            let first = testkit::eventually("a token is handed out", PATIENCE, async || {
+                let tokens = operator.tokens().await?.tokens;
+                tokens.into_iter().find(|token| token.node == "node01").context("there is none")
             })
             .await?;
+            // it comes and goes while nobody is there to take it
             lab.server.kill();
             tokio::time::sleep(Duration::from_secs(7)).await;
             lab.server.start().await?;
+            let state = states(lab).await?.remove(&first.id);
+            ensure!(state.as_deref() == Some("expired"), "the first token is {state:?}");
             lab.wait_joined(PATIENCE).await?;
+            let states = states(lab).await?;
+            let used = states.iter().any(|(id, state)| *id != first.id && state == "used");
+            ensure!(used, "no other token was used: {states:?}");
             lab.prove(1).await.map(drop)
         },
     )
+}
+
+/// How the tokens are, by id.
+async fn states(lab: &Lab) -> Result<BTreeMap<String, String>> {
+    let tokens = lab.server.operator()?.tokens().await?.tokens;
+    Ok(tokens.into_iter().map(|token| (token.id, token.state)).collect())
 }
 
 #[test]
@@ -84,10 +98,11 @@ fn a_second_machine_with_the_same_uuid_changes_nothing() -> Result<()> {
         async |lab| {
             lab.power_on()?;
             lab.wait_joined(PATIENCE).await?;
-            // the same serial number and UUID, another card and disk
+            // the same UUID, and nothing else: by its serial number it would be another case
             let first = lab.machines[0].spec.clone();
             let mut spec = first.clone();
             spec.name = "twin".to_owned();
+            spec.serial = "PLASMA-TWIN".to_owned();
             spec.mac = "52:54:00:20:00:99".to_owned();
             spec.tap = "tap99".to_owned();
             let dir = lab.dir().join("twin");
@@ -98,6 +113,13 @@ fn a_second_machine_with_the_same_uuid_changes_nothing() -> Result<()> {
             let sum = twin.spec.disks[0].checksum()?;
             twin.power_on()?;
             seen(lab, "52:54:00:20:00:99").await?;
+            let begun = Instant::now();
+            while !twin.console.text().contains("its UUID is the one of node01") {
+                let said = twin.console.tail(20);
+                ensure!(begun.elapsed() < PATIENCE, "it is told another reason:\n{said}");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                twin.console.poll();
+            }
             tokio::time::sleep(Duration::from_secs(60)).await;
             twin.power_cut();
             ensure!(twin.spec.disks[0].checksum()? == sum, "the second machine's disk was touched");

@@ -74,10 +74,13 @@ sync
 lsblk -npo TYPE "$D"
 "#;
 
-/// The rescue system becomes the installer, with all that runs in it.
+/// The rescue system becomes the installer, with all that runs in it. Its arguments are read once:
+/// from then on they are the file that they were written to.
 const INSTALL: &str = r#"
-sed 's/plasma.rescue=1//' /proc/cmdline >/run/cmdline
-mountpoint -q /proc/cmdline || mount --bind /run/cmdline /proc/cmdline
+[ -e /run/cmdline ] || {
+  sed 's/plasma.rescue=1//' /proc/cmdline >/run/cmdline
+  mount --bind /run/cmdline /proc/cmdline
+}
 systemctl restart firstboot
 "#;
 
@@ -110,13 +113,15 @@ async fn want(lab: &mut Lab, serial: &str, consents: &[&str]) -> Result<()> {
     lab.server.start().await
 }
 
-/// Says which disk it stopped for.
+/// Says which disk it stopped for, from now on.
 async fn stops(lab: &mut Lab, code: &str) -> Result<String> {
+    let report = lab.server.status().await?.nodes.remove("node01").and_then(|node| node.report);
+    let before = report.map(|report| report.received).unwrap_or_default();
     let status = lab
         .wait(1, &format!("it stops with {code}"), PATIENCE, |status, machine| {
             let report = status.report.as_ref();
             report.is_some_and(|report| {
-                report.received > machine.powered_unix()
+                report.received > before.max(machine.powered_unix())
                     && report.progress.state == "failed"
                     && report.progress.detail.contains(code)
             })
@@ -187,7 +192,13 @@ async fn running(lab: &mut Lab) -> Result<()> {
     ensure!(why.contains(OTHER), "it names no other disk: {why}");
     ensure!(run(lab, edge)? == before, "the disk was written to");
     ensure!(run(lab, "cat /mnt/file")? == "precious", "something was taken down");
+    // put to rest it is no less the other's
     run(lab, "mdadm --stop /dev/md/span; sync")?;
+    run(lab, INSTALL)?;
+    let why = stops(lab, "FB-2005").await?;
+    ensure!(why.contains(OTHER), "it names no other disk: {why}");
+    ensure!(run(lab, "cat /mnt/file")? == "precious", "something was taken down");
+    run(lab, "mdadm --zero-superblock \"$(disk REMAINS-OTHER)\"; sync")?;
     let before = sums(lab)?;
     run(lab, INSTALL)?;
     lab.wait(1, "it has joined", PATIENCE, joined).await?;

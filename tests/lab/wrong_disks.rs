@@ -11,13 +11,21 @@ use world::{PATIENCE, test};
 async fn stops(lab: &mut Lab, code: &str) -> Result<()> {
     let sums = sums(lab)?;
     lab.machines[0].power_on()?;
-    lab.wait(1, &format!("it stops with {code}"), PATIENCE, |status, _| {
-        let report = status.report.as_ref();
-        report.is_some_and(|report| {
-            report.progress.state == "failed" && report.progress.detail.contains(code)
-        })
-    })
-    .await?;
+    // the unit starts the agent again, whose ledger goes on counting
+    let mut generation = 0;
+    for time in ["it stops", "it is stopped still"] {
+        let what = format!("{time} with {code}");
+        let status = lab
+            .wait(1, &what, PATIENCE, |status, _| {
+                status.report.as_ref().is_some_and(|report| {
+                    report.progress.generation > generation
+                        && report.progress.state == "failed"
+                        && report.progress.detail.contains(code)
+                })
+            })
+            .await?;
+        generation = status.report.context("no report")?.progress.generation;
+    }
     lab.machines[0].power_cut();
     ensure!(sums == self::sums(lab)?, "a disk has changed");
     Ok(())

@@ -62,7 +62,8 @@ impl Desk {
         if registry.ensure_installs(&inventory) {
             folder.store(REGISTRY, &registry)?;
         }
-        let machines: Seen = folder.load(MACHINES)?.unwrap_or_default();
+        let mut machines: Seen = folder.load(MACHINES)?.unwrap_or_default();
+        machines.keep(|node| inventory.nodes.contains_key(node));
         let images = Images::new(&settings.boot.images);
         let mut reports: Reports = folder.load(PROGRESS)?.unwrap_or_default();
         reports.keep(|node| inventory.nodes.contains_key(node));
@@ -94,9 +95,22 @@ impl Desk {
         &self.settings.boot
     }
 
-    /// The inventory, for an answer.
+    /// The inventory, for an operator.
     pub(crate) fn inventory_json(&self) -> &serde_json::Value {
         &self.inventory_json
+    }
+
+    /// The inventory, for a node: of the others' machines the serial numbers are left out, by which
+    /// one could pose as them.
+    pub(crate) fn inventory_for(&self, node: &str) -> serde_json::Value {
+        let mut inventory = self.inventory_json.clone();
+        let nodes = inventory.get_mut("nodes").and_then(serde_json::Value::as_object_mut);
+        for (_, other) in nodes.into_iter().flatten().filter(|(name, _)| *name != node) {
+            if let Some(line) = other.as_object_mut() {
+                line.remove("serial");
+            }
+        }
+        inventory
     }
 
     /// Renews the server's and the operator's certificates when their time has come.
@@ -373,7 +387,7 @@ impl Desk {
             certs,
             ca: self.authority.ca_pem().to_owned(),
             cluster_id: self.folder.cluster_id().to_owned(),
-            inventory: self.inventory_json.clone(),
+            inventory: self.inventory_for(name),
         })
     }
 }

@@ -261,8 +261,10 @@ impl Registry {
                     codes::CLAIMED,
                     Kind::Denied,
                     format!("node {name:?} was claimed by another key {} s ago", age / 1000),
-                    "another machine may be posing as it; order again (plasma node wipe), or \
-                     wait 15 minutes",
+                    format!(
+                        "another machine may be posing as it; order again (plasma node wipe \
+                         {name}), or wait 15 minutes"
+                    ),
                 ));
             }
             // nobody needs the earlier one

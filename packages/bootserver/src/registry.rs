@@ -170,7 +170,7 @@ impl Registry {
                     codes::OTHER_INSTALL,
                     Kind::Precondition,
                     format!("node {name:?} is to be installed anew, so it forms nothing before"),
-                    "restart this machine, or take the order back: plasma node",
+                    format!("restart this machine, or take the order back: plasma node run {name}"),
                 ));
             }
             self.grant = Some(Grant {
@@ -217,8 +217,10 @@ impl Registry {
                 format!(
                     "the cluster was formed by {name:?} with another key, and has no other member"
                 ),
-                "bring its state folder back or restore a snapshot; if nothing was ever formed: \
-                 plasma node replace",
+                format!(
+                    "bring its state folder back or restore a snapshot; if nothing was ever \
+                     formed: plasma node replace {name}"
+                ),
             ));
         }
         Ok(())
@@ -230,7 +232,7 @@ fn old_key(node: &str, why: &str) -> Fault {
         codes::OLD_KEY,
         Kind::Denied,
         format!("the key of node {node:?} is not the one that enrolled last: {why}"),
-        "stop this process, or enrol it anew: plasma token new",
+        format!("stop this process, or enrol it anew: plasma token new {node}"),
     )
 }
 
@@ -257,7 +259,8 @@ pub(crate) fn peers(inventory: &Inventory, name: &str) -> Vec<String> {
 }
 
 /// Is the machine that calls the one that the inventory means? What the inventory leaves open is
-/// not compared.
+/// not compared. The refusal goes to strangers: it repeats what they said, and never what the
+/// inventory says.
 pub(crate) fn recognise(name: &str, node: &Node, seen: &Identify) -> Result<(), Fault> {
     let refuse = |what: String, hint: String| {
         Err(Fault::new(codes::NOT_THIS_MACHINE, Kind::Denied, what, hint))
@@ -273,16 +276,22 @@ pub(crate) fn recognise(name: &str, node: &Node, seen: &Identify) -> Result<(), 
     if let Some(serial) = &node.serial
         && seen.serial.as_deref().map(str::trim) != Some(serial)
     {
+        let has = seen.serial.as_deref().map(|has| has.trim().chars().take(64).collect::<String>());
+        let has = has.map_or("none".to_owned(), |has| format!("{has:?}"));
         return refuse(
-            format!("node {name:?} has serial {serial:?} in the inventory, and another calls"),
-            format!("check nodes.{name}.serial, and which machine is using the token"),
+            format!("node {name:?} has another serial in the inventory than the caller: {has}"),
+            format!("if this is its machine, correct nodes.{name}.serial; if not, look who calls"),
         );
     }
     let macs: Vec<Mac> = seen.macs.iter().filter_map(|mac| Mac::parse(mac)).collect();
-    if let Some(missing) = node.macs.iter().find(|mac| !macs.contains(mac)) {
+    let missing = node.macs.iter().filter(|mac| !macs.contains(mac)).count();
+    if missing > 0 {
         return refuse(
-            format!("node {name:?} has a card {missing} in the inventory, and the caller has not"),
-            format!("check nodes.{name}.macs, and which machine is using the token"),
+            format!(
+                "the caller lacks {missing} of the {} cards of node {name:?} in the inventory",
+                node.macs.len()
+            ),
+            format!("if this is its machine, correct nodes.{name}.macs; if not, look who calls"),
         );
     }
     Ok(())

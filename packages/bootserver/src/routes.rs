@@ -66,6 +66,7 @@ pub(crate) fn routes(desk: Arc<Desk>, registry: &Registry) -> Router {
         .route("/v1/machines", get(nodes::machines))
         .route("/v1/boot/{node}", get(nodes::explain))
         .route("/v1/nodes/{node}/order", post(nodes::order))
+        .route("/boot/images/manifest.json", get(nodes::manifest))
         .fallback(|| async { refuse(codes::NO_SUCH_PATH, Kind::NotFound, "no such path", "") })
         .method_not_allowed_fallback(|| async {
             refuse(codes::NO_SUCH_METHOD, Kind::Invalid, "this path takes another method", "")
@@ -139,9 +140,10 @@ async fn status(State(app): State<App>, peer: Extension<Peer>) -> Response {
 async fn inventory(State(app): State<App>, peer: Extension<Peer>) -> Response {
     app.answer("inventory", async {
         let cluster = app.desk.folder().cluster();
-        if peer.require_node(cluster).is_err() {
-            peer.require_operator(cluster)?;
+        if let Ok(node) = peer.require_node(cluster) {
+            return Ok(app.desk.inventory_for(node));
         }
+        peer.require_operator(cluster)?;
         Ok(app.desk.inventory_json().clone())
     })
     .await

@@ -154,7 +154,8 @@ pub struct NodeStatus {
     /// Its SSH host key, once it enrolled with one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_key: Option<String>,
-    /// What its machine said of itself.
+    /// What its machine said of itself. It showed the node's serial number and cards, and no
+    /// certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hardware: Option<Hardware>,
     /// What its machine is told at its next boot: `install`, `localdisk`, …; empty for processes.
@@ -254,6 +255,9 @@ pub struct Hardware {
     pub tpm: bool,
 }
 
+/// Among a disk's traces: it cannot be written.
+pub const READ_ONLY: &str = "read-only";
+
 /// A disk as the kernel sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -270,7 +274,8 @@ pub struct DiskSeen {
     pub model: Option<String>,
     /// Whether it turns.
     pub rotational: bool,
-    /// What is on it: `gpt`, `ext4`, `linux_raid_member`, `LVM2_member`, `plasma-claim`, …
+    /// What is on it: `gpt`, `ext4`, `linux_raid_member`, `LVM2_member`, `plasma-claim`, …; and
+    /// [`READ_ONLY`] when nothing can be.
     pub traces: Vec<String>,
 }
 
@@ -381,7 +386,7 @@ pub struct MachineSeen {
     pub last_seen: u64,
     /// How often.
     pub asked: u64,
-    /// What its agent said, once it had one.
+    /// What its agent said, once it had one: anybody's word, as all of this.
     pub hardware: Option<Hardware>,
 }
 

@@ -98,7 +98,7 @@ pub(crate) fn parse_inventory(value: &serde_json::Value) -> Result<inventory::In
             codes::ANSWER,
             Kind::Internal,
             format!("the boot server's inventory has {} faults: {first}", faults.len()),
-            "run plasma inventory check on it, and mend it there",
+            "run plasma check on it, and mend it there",
         )
     })
 }

@@ -6,8 +6,7 @@ use fault::{Fault, Kind};
 use rpc::ServerTime;
 use steps::Probe;
 
-use crate::disk::run_command;
-use crate::{MachineSettings, Mode, Settings, codes, enroll, files};
+use crate::{MachineSettings, Mode, Settings, codes, command, enroll, files};
 
 /// Certificates are dated back by five minutes, so a clock within two is right enough.
 const CLOSE: Duration = Duration::from_secs(120);
@@ -76,7 +75,7 @@ pub(crate) async fn act(there: ServerTime, machine: &MachineSettings) -> Result<
     tracing::info!(unix = unix.as_secs(), "the clock was set to the boot server's");
     // a convenience: at the next boot the clock is nearer
     let args = ["--systohc", "--utc"];
-    if let Err(fault) = run_command(&machine.tool("hwclock"), &args, HARDWARE).await {
+    if let Err(fault) = command::run(&machine.tool("hwclock"), &args, HARDWARE).await {
         tracing::debug!(%fault, "the hardware clock was not set");
     }
     Ok(())

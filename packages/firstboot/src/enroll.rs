@@ -328,7 +328,7 @@ fn read_token(path: &Path) -> Result<String, Fault> {
             codes::TOKEN,
             Kind::Unavailable,
             what,
-            "make one with plasma token new --node <name>, and write it to that file",
+            "make one with plasma token new <node>, and write it to that file",
         )
     };
     let bytes = files::read(path)?

@@ -17,6 +17,7 @@ mod agent;
 mod bootserver;
 mod clock;
 pub mod codes;
+mod command;
 mod console;
 mod context;
 mod disk;

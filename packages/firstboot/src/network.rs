@@ -12,8 +12,7 @@ use inventory::{Cluster, Node};
 use serde::Deserialize;
 use steps::Probe;
 
-use crate::disk::run_command;
-use crate::{MachineSettings, codes, files, hardware, kernel};
+use crate::{MachineSettings, codes, command, files, hardware, kernel};
 
 /// Sorts before what the image brings, so that it decides for the card.
 const FILE: &str = "/run/systemd/network/05-plasma.network";
@@ -71,7 +70,7 @@ impl Network<'_> {
         files::publish(&self.file(), self.text(&nic).as_bytes())?;
         for args in [&["reload"][..], &["reconfigure", &nic.name]] {
             let hint = "systemd-networkd must run; see journalctl -u systemd-networkd";
-            let told = run_command(&self.machine.tool("networkctl"), args, SETTLES).await;
+            let told = command::run(&self.machine.tool("networkctl"), args, SETTLES).await;
             told.map_err(|failed| fault(failed.what, hint))?;
         }
         let settled = async {
@@ -110,7 +109,7 @@ impl Network<'_> {
 
     async fn holds(&self, nic: &Nic) -> Result<bool, Fault> {
         let args = ["-json", "address", "show"];
-        let shown = run_command(&self.machine.tool("ip"), &args, SETTLES)
+        let shown = command::run(&self.machine.tool("ip"), &args, SETTLES)
             .await
             .map_err(|failed| fault(failed.what, "the image needs iproute2"))?;
         let links: Vec<Link> = serde_json::from_slice(&shown)

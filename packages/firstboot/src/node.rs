@@ -54,7 +54,6 @@ macro_rules! context {
             target: $node.settings.target,
             machine_id: &known.machine_id,
             images: &known.images,
-            state_dir: &$node.settings.state_dir,
         }
     }};
 }
@@ -338,8 +337,11 @@ impl Node {
     async fn probe_network(&mut self) -> Result<Probe, Fault> {
         if let Some(network) = self.network()? {
             let held = network.probe().await?;
-            let wants_key = self.is_rescue() && !self.start_ssh().await;
+            let wants_key = self.is_rescue() && self.keeps_ssh() && !self.start_ssh().await;
             return Ok(if held == Probe::True && wants_key { Probe::False } else { held });
+        }
+        if self.settings.target == Target::NixOs {
+            return Ok(Probe::True);
         }
         // before enrolment the inventory is not here yet; then the boot server was reached, and
         // that is network enough
@@ -352,14 +354,20 @@ impl Node {
             network.act().await?;
         }
         // one for this boot alone: a rescue touches no disk
-        if self.is_rescue() { ssh::make_host_key(&self.settings.machine).await } else { Ok(()) }
+        if self.is_rescue() && self.keeps_ssh() {
+            return ssh::make_host_key(&self.settings.machine).await;
+        }
+        Ok(())
     }
 
-    /// This machine's network, where it is one and is not only told its name.
+    /// This machine's network, where it is one and is not only told its name. The installer of NixOS
+    /// has none: its address is a lease, the inventory's is the installed system's, and what reached
+    /// the boot server is network enough.
     fn network(&self) -> Result<Option<Network<'_>>, Fault> {
         let Some(known) = &self.known else { return Ok(None) };
         let node = known.inventory.node(&known.node)?;
-        if self.settings.mode == Mode::Process || node.process {
+        let installer = self.settings.target == Target::NixOs;
+        if self.settings.mode == Mode::Process || node.process || installer {
             return Ok(None);
         }
         let writes = self.settings.target == Target::Lab;

@@ -9,8 +9,7 @@ use fault::{Fault, Kind};
 use inventory::Inventory;
 
 use crate::agent::state_fault;
-use crate::disk::run_command;
-use crate::{MachineSettings, codes, files};
+use crate::{MachineSettings, codes, command, files};
 
 const AUTHORIZED: &str = "/etc/ssh/authorized_keys.d/root";
 const HOST_KEY: &str = "/etc/ssh/keys/ssh_host_ed25519_key";
@@ -57,7 +56,7 @@ pub(crate) async fn start(machine: &MachineSettings) -> bool {
 }
 
 async fn tell_sshd(machine: &MachineSettings, verb: &str) -> bool {
-    let told = run_command(&machine.tool("systemctl"), &["--no-block", verb, UNIT], SHORT).await;
+    let told = command::run(&machine.tool("systemctl"), &["--no-block", verb, UNIT], SHORT).await;
     if let Err(fault) = &told {
         tracing::warn!(%fault, "sshd was not started: nobody can log in over the network");
     }
@@ -82,7 +81,7 @@ pub(crate) async fn make_host_key(machine: &MachineSettings) -> Result<(), Fault
         }
         let path = new.to_string_lossy();
         let args = ["-q", "-t", "ed25519", "-N", "", "-C", "", "-f", &path];
-        run_command(&machine.tool("ssh-keygen"), &args, SHORT).await.map_err(|failed| {
+        command::run(&machine.tool("ssh-keygen"), &args, SHORT).await.map_err(|failed| {
             let hint = "the image needs openssh's ssh-keygen";
             Fault::new(codes::HOST_KEY, Kind::Unavailable, failed.what, hint)
         })?;
@@ -108,7 +107,7 @@ async fn derive_public(machine: &MachineSettings) -> bool {
     }
     let path = key.to_string_lossy();
     let args = ["-y", "-P", "", "-f", &path];
-    match run_command(&machine.tool("ssh-keygen"), &args, SHORT).await {
+    match command::run(&machine.tool("ssh-keygen"), &args, SHORT).await {
         Ok(line) => files::write(&public, &line).is_ok() && has_host_key(machine),
         Err(fault) => {
             tracing::warn!(%fault, "the host key cannot be read: a new one is made");

@@ -26,6 +26,7 @@ struct World {
     dir: TempDir,
     inventory: Inventory,
     base: String,
+    target: &'static str,
     running: Option<(bootserver::Running, CancellationToken)>,
 }
 
@@ -37,7 +38,8 @@ impl World {
         inventory.nodes.get_mut(NODE).expect("a node").roles = vec![Role::Data];
         let state = dir.path().join("boot");
         drop(Folder::init(&state, &inventory, &CertificateSettings::default()).expect("init"));
-        let mut world = World { dir, inventory, base: String::new(), running: None };
+        let (base, target) = (String::new(), "none");
+        let mut world = World { dir, inventory, base, target, running: None };
         world.power_on("127.0.0.1:0").await;
         world.file("sys/class/dmi/id/product_serial", &format!("{SERIAL}\n"));
         world.file("sys/class/dmi/id/sys_vendor", "QEMU\n");
@@ -100,12 +102,13 @@ impl World {
     fn settings(&self) -> Arc<Settings> {
         let text = format!(
             "bootserver = {:?}\nca = {:?}\ntoken_file = {:?}\nstate_dir = {:?}\nconsole = {:?}\n\
-             mode = \"systemd\"\n[machine]\nroot = {:?}\ntools = {:?}\n",
+             mode = \"systemd\"\ntarget = {:?}\n[machine]\nroot = {:?}\ntools = {:?}\n",
             self.base,
             self.path("boot/ca/ca.pem"),
             self.path("token"),
             self.path("node"),
             self.path("console"),
+            self.target,
             self.path("root"),
             self.path("tools"),
         );
@@ -291,6 +294,18 @@ async fn without_its_address_it_waits() {
     world.power_off().await;
 }
 
+/// Its lease is not the inventory's address where another DHCP server gives it.
+#[tokio::test]
+async fn the_installer_of_nixos_goes_on_with_any_address() {
+    let mut world = World::start().await;
+    world.target = "nixos";
+    world.hold("10.20.0.99");
+    // there is no lsblk, and so no disk
+    assert_eq!(world.run(|ledger| ledger.steps.contains_key(&Step::Disk)).await, None);
+    assert_eq!(world.outcome(Step::Network), Some(Outcome::Done));
+    world.power_off().await;
+}
+
 #[tokio::test]
 async fn an_enrolled_node_goes_on_with_the_inventory_that_was_said_last() {
     let mut world = World::start().await;
@@ -370,7 +385,9 @@ async fn a_time_that_is_over_is_not_believed() {
 #[tokio::test]
 async fn a_rescue_lets_operators_in_and_touches_nothing() {
     let mut world = World::start().await;
+    world.target = "lab";
     world.file("proc/cmdline", "console=ttyS0 plasma.rescue=1\n");
+    world.tool("networkctl", "true");
     // what ssh-keygen would do: the last argument is the path
     world.tool(
         "ssh-keygen",
@@ -390,4 +407,17 @@ async fn a_rescue_lets_operators_in_and_touches_nothing() {
     }
     assert!(!world.path("node/identity").exists());
     world.power_off().await;
+}
+
+/// There the system has sshd's keys and starts it.
+#[tokio::test]
+async fn a_rescue_of_nixos_needs_no_key_of_the_agents() {
+    for target in ["nixos", "none"] {
+        let mut world = World::start().await;
+        world.target = target;
+        world.file("proc/cmdline", "console=ttyS0 plasma.rescue=1\n");
+        assert_eq!(world.run(|_| false).await, Some(Ending::Rescue));
+        assert!(!world.path("root/etc/ssh/keys").exists());
+        world.power_off().await;
+    }
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use fault::{Fault, Kind};
 
+use crate::names::bare_wwn;
 use crate::read::invalid;
 use crate::{Disk, Inventory, Layout, Role, codes};
 
@@ -138,7 +139,8 @@ fn duplicates(inventory: &Inventory, faults: &mut Vec<Fault>) {
                 seen.add("disk serial", serial, format!("nodes.{name}.disk.{key}.serial"));
             }
             if let Some(wwn) = &member.wwn {
-                seen.add("disk wwn", wwn, format!("nodes.{name}.disk.{key}.wwn"));
+                // spellings of one name are one disk
+                seen.add("disk wwn", bare_wwn(wwn), format!("nodes.{name}.disk.{key}.wwn"));
             }
         }
     }

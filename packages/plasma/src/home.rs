@@ -86,7 +86,8 @@ impl Home {
         marker.is_ok_and(|metadata| metadata.is_file())
     }
 
-    /// Makes the folder, for its owner alone; refuses one that has something else in it.
+    /// Makes the folder, for its owner alone; refuses one that has something else in it than the
+    /// images that `plasma serve` looks for before there is a cloud.
     pub(crate) fn create(&self) -> Result<(), Fault> {
         if !self.has_marker() {
             DirBuilder::new()
@@ -95,7 +96,11 @@ impl Home {
                 .create(&self.dir)
                 .map_err(|e| folder("create", &self.dir, &e))?;
             let mut entries = self.dir.read_dir().map_err(|e| folder("read", &self.dir, &e))?;
-            if entries.next().is_some() {
+            let has_images = self.images_dir().join("manifest.json").is_file();
+            let is_other = |entry: std::io::Result<std::fs::DirEntry>| {
+                !(has_images && entry.is_ok_and(|entry| entry.path() == self.images_dir()))
+            };
+            if entries.any(is_other) {
                 return Err(Fault::new(
                     codes::NOT_OURS,
                     Kind::Precondition,
@@ -207,6 +212,11 @@ impl Home {
         self.dir.join("bootserver")
     }
 
+    /// What machines boot, unless it is said where else.
+    pub(crate) fn images_dir(&self) -> PathBuf {
+        self.dir.join("images")
+    }
+
     pub(crate) fn operator(&self) -> TlsFiles {
         bootserver::operator_files(&self.bootserver_dir())
     }
@@ -289,6 +299,20 @@ mod tests {
         assert_eq!(mode & 0o777, 0o700);
         home.remove().unwrap();
         assert!(!home.dir().exists());
+    }
+
+    #[test]
+    fn images_may_lie_there_before_the_first_start() {
+        let (_dir, home) = home();
+        std::fs::create_dir_all(home.images_dir()).unwrap();
+        std::fs::write(home.images_dir().join("thesis.txt"), "years of work").unwrap();
+        assert_eq!(home.create().unwrap_err().code, codes::NOT_OURS, "no images of ours");
+        std::fs::write(home.images_dir().join("manifest.json"), "{}").unwrap();
+        std::fs::write(home.dir().join("more.txt"), "").unwrap();
+        assert_eq!(home.create().unwrap_err().code, codes::NOT_OURS);
+        std::fs::remove_file(home.dir().join("more.txt")).unwrap();
+        home.create().unwrap();
+        assert!(home.images_dir().join("manifest.json").is_file());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `plasma plan`: what will happen to which machine and which disk, judged by what the boot server
-//! really saw. Only says; orders nothing. The machine's agent decides by the same rules, at the
-//! disk, when the time comes.
+//! was told by a machine with the node's serial number and cards. That is the machine's word, which
+//! no certificate vouches for, and what it says of a claim is not whose it is. Only says; orders
+//! nothing. The machine's agent decides at the disk, when the time comes.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -115,9 +116,8 @@ fn node_plan(
     seen: Option<&wire::MachineSeen>,
     explained: Option<&wire::Explained>,
 ) -> NodePlan {
-    let hardware = status
-        .and_then(|status| status.hardware.as_ref())
-        .or_else(|| seen.and_then(|seen| seen.hardware.as_ref()));
+    // never what the list of machines holds: anybody may have said that
+    let hardware = status.and_then(|status| status.hardware.as_ref());
     let decision = explained.map(|e| e.decision.clone()).unwrap_or_default();
     let (disk, words) = match (normal(&decision).as_str(), &node.disk) {
         _ if node.process => (Fate::Kept, "processes, no machine: no disk is touched".to_owned()),
@@ -184,6 +184,9 @@ fn member_fate(disk: &Disk, member: &DiskMatch, disks: &[wire::DiskSeen]) -> (Fa
     };
     let gib = |gib: u32| u64::from(gib) << 30;
     let what = disk_words(&wire::DiskSeen { traces: Vec::new(), ..seen.clone() });
+    if seen.traces.iter().any(|trace| trace == wire::READ_ONLY) {
+        return stops(format!("{what} is read-only"));
+    }
     if seen.bytes < gib(disk.min_gib) {
         return stops(format!("{what} is smaller than minGiB = {}", disk.min_gib));
     }
@@ -288,6 +291,12 @@ fn table(plan: &Plan) -> String {
     let erased = plan.nodes.iter().filter(|n| n.disk == Fate::Erased).count();
     let stops = plan.nodes.iter().filter(|n| n.disk == Fate::Stops).count();
     let written = plan.nodes.iter().filter(|n| n.disk == Fate::Written).count();
+    let is_told = |n: &NodePlan| matches!(n.disk, Fate::Written | Fate::Erased | Fate::Stops);
+    if plan.nodes.iter().any(is_told) {
+        text.push_str(
+            "disks are as their machines say; each machine's agent looks again before it writes\n",
+        );
+    }
     text.push_str(&format!(
         "plan: {written} to install, {erased} to erase and install, {stops} would stop\n"
     ));
@@ -362,6 +371,17 @@ mod tests {
                 Fate::Stops,
                 "stops: vda PLASMA-DISK01 1.0 GiB is smaller than minGiB = 8",
             ),
+            (
+                words(vec![ours(&["read-only"])], nothing),
+                Fate::Stops,
+                "stops: vda PLASMA-DISK01 16.0 GiB is read-only",
+            ),
+            (
+                words(vec![ours(&["data of no known kind within 1 MiB of byte 0"])], nothing),
+                Fate::Stops,
+                "stops: disk PLASMA-DISK01 holds foreign data (data of no known kind within 1 MiB \
+                 of byte 0); to erase it: disk.consentToErase = [ \"PLASMA-DISK01\" ]",
+            ),
         ];
         for ((fate, words), expected, sentence) in table {
             assert_eq!((fate, words.as_str()), (expected, sentence));
@@ -384,15 +404,17 @@ mod tests {
             mac: "52:54:00:20:00:11".into(),
             serial: Some("PLASMA-NODE01".into()),
             node: Some("node01".into()),
-            hardware: Some(hardware),
+            // anybody's word: not what is judged by
+            hardware: Some(wire::Hardware::default()),
             ..Default::default()
         };
         let stranger = wire::MachineSeen { mac: "52:54:00:00:00:01".into(), ..Default::default() };
-        let status = wire::Status {
+        let mut status = wire::Status {
             cluster: "plasma".into(),
             nodes: inventory.nodes.keys().map(|n| (n.clone(), Default::default())).collect(),
             ..Default::default()
         };
+        status.nodes.get_mut("node01").unwrap().hardware = Some(hardware);
         let explained = BTreeMap::from([
             ("node01".to_owned(), explained("install")),
             ("node02".to_owned(), explained("localdisk")),
@@ -406,6 +428,7 @@ node02  PLASMA-NODE02 (not seen)         localdisk  boots its own disk; no disk 
 node03  PLASMA-NODE03 (not seen)         wait       waits, and asks again; no disk is erased
 node03: waits because it lives elsewhere
 52:54:00:00:00:01 (no serial): no node of the inventory, nothing is touched
+disks are as their machines say; each machine's agent looks again before it writes
 plan: 1 to install, 0 to erase and install, 0 would stop
 ";
         assert_eq!(super::table(&plan), expected);

@@ -101,7 +101,7 @@ impl Server {
         is_here(address, args.interface.as_deref())?;
         let images = match &args.images {
             Some(images) => std::path::absolute(images)?,
-            None => home.dir().join("images"),
+            None => home.images_dir(),
         };
         if !args.no_boot && !images.join("manifest.json").is_file() {
             bail!(no_images(&images));

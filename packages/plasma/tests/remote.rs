@@ -541,14 +541,16 @@ fn serve_and_stop() {
     let refused = plasma(&["serve", "cluster.json"]).output().unwrap();
     let errors = String::from_utf8(refused.stderr).unwrap();
     assert!(errors.contains("PL-1018") && errors.contains("netboot/lab/build"), "{errors}");
-    images(dir.path());
+    // as the refusal says: images in the folder that is not there yet
+    std::fs::create_dir(&home).unwrap();
+    let images = images(&home);
     for round in 0..2 {
-        // the second time it finds what it needs in its folder
-        let mut words = vec!["serve", "--images", "images"];
-        if round == 0 {
-            words.insert(1, "cluster.json");
-        }
-        let mut serve = plasma(&words);
+        let mut serve = plasma(&["serve"]);
+        match round {
+            0 => serve.arg("cluster.json"),
+            // the inventory it finds in its folder
+            _ => serve.arg("--images").arg(&images),
+        };
         serve.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut serve = serve.spawn().unwrap();
         let deadline = Instant::now() + Duration::from_secs(60);

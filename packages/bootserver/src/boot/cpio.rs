@@ -1,7 +1,8 @@
-//! The archive that the kernel unpacks beside its initrd: cpio, format `newc`.
+//! The archive that the kernel unpacks beside its initrd: cpio, format `newc`. The boot server makes
+//! one for each boot from the network, the installer the same for the boots from disk.
 
 /// An archive with these files; folders on the way are made. Paths are relative.
-pub(crate) fn newc(files: &[(&str, &[u8])]) -> Vec<u8> {
+pub fn newc(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut out = Vec::new();
     let (mut inode, mut made) = (0u32, Vec::<&str>::new());
     for (path, content) in files {
@@ -49,6 +50,8 @@ mod tests {
         let text = String::from_utf8_lossy(&archive);
         assert_eq!(text.matches("070701").count(), 5, "two folders, two files, the trailer");
         assert!(text.contains("etc/plasma/ca.pem\0") && text.contains("TRAILER!!!\0"));
+        let at = |what: &str| text.find(what).unwrap();
+        assert!(at("etc\0") < at("etc/plasma\0") && at("etc/plasma\0") < at("etc/plasma/ca.pem\0"));
         let content = archive.windows(3).position(|bytes| bytes == b"CA\n").unwrap();
         assert!(content.is_multiple_of(4));
     }

@@ -103,10 +103,11 @@ pub fn find(inventory: &Inventory, asking: &Asking) -> Fit {
 
 fn by_card_alone(name: &str, node: Option<&Node>, asking: &Asking) -> Fit {
     match (node.and_then(|node| node.serial.as_ref()), &asking.serial) {
-        (Some(wants), Some(has)) => Fit::Doubtful {
+        // strangers read this: it never tells the serial that would fit
+        (Some(_), Some(has)) => Fit::Doubtful {
             node: name.to_owned(),
             why: format!(
-                "it has a card of {name} and the serial {has:?}, but nodes.{name}.serial is {wants:?}"
+                "it has a card of {name} and the serial {has:?}, which is not nodes.{name}.serial"
             ),
         },
         // some boot loaders see no serial; the agent, which does, is asked again

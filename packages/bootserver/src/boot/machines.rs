@@ -1,14 +1,18 @@
-//! The machines that asked: the list that an operator looks at to find a new one. Bounded; decides
-//! nothing that erases.
+//! The machines that asked: the list that an operator looks at to find a new one, and beside it what
+//! each node's own agent said. Bounded; decides nothing that erases.
+//!
+//! Anybody may ask under any card, so the list only informs. What decides ([`Seen::known`]) comes
+//! from agents that were recognised, and holds only while the inventory still means their machine.
 
 use std::collections::BTreeMap;
 
-use inventory::Mac;
+use inventory::Inventory;
 use serde::{Deserialize, Serialize};
 
 use super::decide::Known;
 use super::fit::Asking;
-use crate::wire::{DiskSeen, Hardware, MachineSeen, Machines, Nic};
+use crate::registry::recognise;
+use crate::wire::{DiskSeen, Hardware, Identify, MachineSeen, Machines, Nic};
 
 const MOST_MACHINES: usize = 256;
 const MOST_DISKS: usize = 64;
@@ -20,10 +24,27 @@ const LONGEST_TEXT: usize = 128;
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Seen {
     machines: BTreeMap<String, MachineSeen>,
+    /// By node: never more than the inventory has.
+    #[serde(default)]
+    agents: BTreeMap<String, Agent>,
+}
+
+/// What the recognised agent of a node's machine said last.
+#[derive(Debug, Serialize, Deserialize)]
+struct Agent {
+    identify: Identify,
+    hardware: Hardware,
+}
+
+impl Agent {
+    fn is_of(&self, inventory: &Inventory, node: &str) -> bool {
+        inventory.node(node).is_ok_and(|line| recognise(node, line, &self.identify).is_ok())
+    }
 }
 
 impl Seen {
-    /// A machine asked, from `address`, and is `node`.
+    /// A machine asked, from `address`, and is `node`; with `hardware` only if its agent was
+    /// recognised as that node, or it is none.
     pub(crate) fn note(
         &mut self,
         asking: &Asking,
@@ -58,9 +79,22 @@ impl Seen {
         if asking.uuid.is_some() {
             machine.uuid = asking.uuid.as_deref().map(plain);
         }
-        if let Some(hardware) = hardware {
-            machine.hardware = Some(bounded(hardware));
+        if let Some(hardware) = hardware.map(bounded) {
+            machine.hardware = Some(hardware.clone());
+            if let Some(node) = node {
+                let identify = Identify {
+                    serial: asking.serial.as_deref().map(plain),
+                    macs: cards().collect(),
+                    process: false,
+                };
+                self.agents.insert(node.to_owned(), Agent { identify, hardware });
+            }
         }
+    }
+
+    /// Forgets the agents of nodes that are no more.
+    pub(crate) fn keep(&mut self, is_node: impl Fn(&str) -> bool) {
+        self.agents.retain(|node, _| is_node(node));
     }
 
     /// The one that was unknown for longest goes first; a node's machine only when all are nodes'.
@@ -84,27 +118,18 @@ impl Seen {
     }
 
     /// What a node's machine said of itself last.
-    pub(crate) fn hardware(&self, node: &str) -> Option<&Hardware> {
-        self.of(node).max_by_key(|machine| machine.last_seen)?.hardware.as_ref()
+    pub(crate) fn hardware(&self, inventory: &Inventory, node: &str) -> Option<&Hardware> {
+        let agent = self.agents.get(node).filter(|agent| agent.is_of(inventory, node))?;
+        Some(&agent.hardware)
     }
 
     /// The machines whose agents were recognised as nodes.
-    pub(crate) fn known(&self) -> BTreeMap<String, Known> {
-        let mut known: BTreeMap<String, Known> = BTreeMap::new();
-        for machine in self.machines.values() {
-            let (Some(node), Some(hardware)) = (&machine.node, &machine.hardware) else { continue };
-            let entry = known.entry(node.clone()).or_default();
-            entry.macs.extend(hardware.nics.iter().filter_map(|nic| Mac::parse(&nic.mac)));
-            entry.uuid = entry.uuid.take().or_else(|| hardware.uuid.clone());
-        }
-        known
-    }
-
-    fn of(&self, node: &str) -> impl Iterator<Item = &MachineSeen> {
-        let is_its = move |machine: &&MachineSeen| {
-            machine.node.as_deref() == Some(node) && machine.hardware.is_some()
+    pub(crate) fn known(&self, inventory: &Inventory) -> BTreeMap<String, Known> {
+        let its = |(node, agent): (&String, &Agent)| {
+            let asking = Asking::of(&agent.identify, agent.hardware.uuid.as_deref());
+            (node.clone(), Known { macs: asking.macs, uuid: asking.uuid })
         };
-        self.machines.values().filter(is_its)
+        self.agents.iter().filter(|(node, agent)| agent.is_of(inventory, node)).map(its).collect()
     }
 }
 
@@ -145,6 +170,8 @@ fn bounded(hardware: Hardware) -> Hardware {
 
 #[cfg(test)]
 mod tests {
+    use inventory::Mac;
+
     use super::*;
 
     fn asking(last: u16) -> Asking {
@@ -170,8 +197,11 @@ mod tests {
         let mut seen = Seen::default();
         let loader = Asking { arch: "i386".into(), ..asking(7) };
         seen.note(&loader, "10.20.0.11".into(), Some("node01"), None, 1);
-        let mut agent = asking(3);
+        let inventory = Inventory::parse(Inventory::built_in()).unwrap();
+        let line = inventory.node("node01").unwrap();
+        let mut agent = Asking { serial: line.serial.clone(), ..asking(3) };
         agent.macs.extend(asking(7).macs);
+        agent.macs.extend(&line.macs);
         let hardware = Hardware {
             vendor: "\u{1b}[2JQEMU".into(),
             disks: vec![DiskSeen { traces: vec!["x".repeat(500); 100], ..DiskSeen::default() }; 99],
@@ -186,10 +216,15 @@ mod tests {
         let list = seen.list().machines;
         assert_eq!(list.len(), 1, "{list:?}");
         assert_eq!((list[0].asked, list[0].arch.as_str()), (2, "i386"));
-        let kept = seen.hardware("node01").unwrap();
+        let kept = seen.hardware(&inventory, "node01").unwrap();
         assert_eq!(kept.vendor, "[2JQEMU");
         assert_eq!((kept.disks.len(), kept.disks[0].traces.len()), (MOST_DISKS, MOST_TRACES));
         assert_eq!(kept.disks[0].traces[0].len(), LONGEST_TEXT);
-        assert_eq!(seen.known()["node01"].macs, agent.macs);
+        assert_eq!(seen.known(&inventory)["node01"].macs, agent.macs);
+
+        let mut replaced = inventory.clone();
+        replaced.nodes.get_mut("node01").unwrap().serial = Some("ANOTHER".into());
+        assert!(seen.known(&replaced).is_empty(), "the inventory means another machine now");
+        assert_eq!(seen.hardware(&replaced, "node01"), None);
     }
 }

@@ -4,7 +4,7 @@
 //! with its reasons comes out. The same decision answers iPXE, the agent and the operator, so that
 //! nobody can be told to install by one route and to boot its disk by another.
 
-pub(crate) mod cpio;
+pub mod cpio;
 mod decide;
 mod fit;
 pub(crate) mod images;

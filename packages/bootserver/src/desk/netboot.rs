@@ -42,7 +42,11 @@ impl Desk {
     /// `GET /boot/script`
     pub(crate) async fn script(self: &Arc<Self>, asking: Asking, from: IpAddr) -> String {
         let fit = find(&self.inventory, &asking);
-        self.note_machine(&asking, from, &fit, None);
+        let node = match &fit {
+            Fit::Node(node) => Some(node.as_str()),
+            Fit::Doubtful { .. } | Fit::Nobody(_) => None,
+        };
+        self.note_machine(&asking, from, node, None);
         let manifest = self.manifest().await;
         let choice = {
             let registry = self.registry.lock().await;
@@ -67,8 +71,8 @@ impl Desk {
         no_images: Option<&str>,
         moment: Moment,
     ) -> Choice {
-        let known = self.machines.lock().0.known();
         let inventory = &self.inventory;
+        let known = self.machines.lock().0.known(inventory);
         decide(&Facts { inventory, registry, known: &known, no_images, moment }, asking)
     }
 
@@ -122,7 +126,8 @@ impl Desk {
         Ok(crate::boot::cpio::newc(&files))
     }
 
-    /// `POST /v1/identify`
+    /// `POST /v1/identify`. No certificate is shown here: what the inventory says is told, kept and
+    /// decided only for a machine with the node's serial number and all of its cards.
     pub(crate) async fn identify(
         self: &Arc<Self>,
         request: wire::IdentifyRequest,
@@ -130,9 +135,7 @@ impl Desk {
     ) -> Result<wire::Identified, Fault> {
         let uuid = request.hardware.uuid.as_deref();
         let asking = Asking::of(&request.identify, uuid);
-        let fit = find(&self.inventory, &asking);
-        self.note_machine(&asking, from, &fit, Some(request.hardware));
-        let (mut choice, install_id) = {
+        let (choice, install_id) = {
             let registry = self.registry.lock().await;
             // a machine that runs already has its image
             let moment = Moment::Agent { rescue: request.rescue };
@@ -140,23 +143,25 @@ impl Desk {
             let id = choice.node.as_deref().map(|node| registry.install_id(node).to_owned());
             (choice, id.unwrap_or_default())
         };
-        let Some(node) = choice.node.clone() else {
-            return Err(Fault::new(
-                codes::UNKNOWN_MACHINE,
-                // the inventory may be mended while the machine waits
-                Kind::Unavailable,
-                choice.reasons.join("; "),
-                "write this machine's serial number and MACs into one node of nodes/cluster.nix",
-            ));
+        let node = match self.meet(&choice, &request.identify) {
+            Ok(node) => node,
+            Err(fault) => {
+                // an operator who looks for a new machine wants to see its parts; of what looks
+                // like a node, nothing is kept
+                let parts = choice.node.is_none().then_some(request.hardware);
+                self.note_machine(&asking, from, None, parts);
+                tracing::info!(
+                    node = choice.node,
+                    code = fault.code.0,
+                    what = fault.what,
+                    mac = asking.cards(),
+                    %from,
+                    "not identified"
+                );
+                return Err(fault);
+            }
         };
-        // what the enrolment would refuse must not be installed
-        let line = self.inventory.node(&node)?;
-        if choice.decision == Decision::Install
-            && let Err(fault) = crate::registry::recognise(&node, line, &request.identify)
-        {
-            choice.decision = Decision::Wait;
-            choice.reasons.insert(0, format!("{}, {}", fault.what, fault.hint));
-        }
+        self.note_machine(&asking, from, Some(&node), Some(request.hardware));
         if choice.decision == Decision::Install {
             let (name, id) = (node.clone(), install_id.clone());
             // an order that came meanwhile has an id of its own
@@ -176,15 +181,37 @@ impl Desk {
             Decision::Wait | Decision::Unknown => wire::Order::Wait,
         };
         tracing::info!(node, ?order, reason = choice.reasons.first(), %from, "identified");
+        let inventory = self.inventory_for(&node);
         Ok(wire::Identified {
             machine_id: crate::boot::machine_id(self.folder.cluster_id(), &node),
             node,
             cluster: self.folder.cluster().to_owned(),
             cluster_id: self.folder.cluster_id().to_owned(),
-            inventory: self.inventory_json.clone(),
+            inventory,
             order,
             reason: choice.reasons.join("; "),
             install_id,
+        })
+    }
+
+    /// The node that the agent's machine is. Whoever is none learns nothing but that.
+    fn meet(&self, choice: &Choice, seen: &wire::Identify) -> Result<String, Fault> {
+        let Some(node) = choice.node.clone() else {
+            return Err(Fault::new(
+                codes::UNKNOWN_MACHINE,
+                // the inventory may be mended while the machine waits
+                Kind::Unavailable,
+                choice.reasons.join("; "),
+                "write this machine's serial number and MACs into one node of nodes/cluster.nix",
+            ));
+        };
+        // what the enrolment would refuse must not be installed either
+        let met = crate::registry::recognise(&node, self.inventory.node(&node)?, seen);
+        met.map(|()| node).map_err(|fault| {
+            // in what it looks like the node is more than in what it lacks
+            let doubt = choice.reasons.first().filter(|_| choice.decision == Decision::Wait);
+            let what = doubt.unwrap_or(&fault.what).clone();
+            Fault { kind: Kind::Unavailable, what, ..fault }
         })
     }
 
@@ -195,7 +222,10 @@ impl Desk {
                 codes::NOT_HANDED_OUT,
                 Kind::Denied,
                 "this boot server hands out no join tokens by itself",
-                "make one (plasma token new), or set enrollment.hand_out = \"declared\"",
+                format!(
+                    "make one (plasma token new {}), or set enrollment.hand_out = \"declared\"",
+                    request.node.chars().take(64).collect::<String>()
+                ),
             ));
         }
         let is_hash = request.public_key.len() == 64
@@ -265,7 +295,7 @@ impl Desk {
         let problem = manifest.as_ref().err().map(|fault| fault.what.clone());
         let (known, seen) = {
             let machines = self.machines.lock();
-            (machines.0.known(), machines.0.list().machines)
+            (machines.0.known(&self.inventory), machines.0.list().machines)
         };
         let mut choice = {
             let registry = self.registry.lock().await;
@@ -340,20 +370,17 @@ impl Desk {
         }
         status.host_key = registry.member(name).and_then(|member| member.host_key.clone());
         status.install_id = registry.install_id(name).to_owned();
-        status.hardware = machines.0.hardware(name).cloned();
+        status.hardware = machines.0.hardware(&self.inventory, name).cloned();
     }
 
+    /// What a machine says, of which `hardware` goes to the node that it is, if it is one.
     fn note_machine(
         &self,
         asking: &Asking,
         from: IpAddr,
-        fit: &Fit,
+        node: Option<&str>,
         hardware: Option<wire::Hardware>,
     ) {
-        let node = match fit {
-            Fit::Node(node) => Some(node.as_str()),
-            Fit::Doubtful { .. } | Fit::Nobody(_) => None,
-        };
         let now = unix_millis(SystemTime::now());
         let mut machines = self.machines.lock();
         machines.0.note(asking, from.to_canonical().to_string(), node, hardware, now);

@@ -2,10 +2,11 @@
 
 use axum::Extension;
 use axum::extract::{Path, Request, State};
-use axum::response::Response;
+use axum::http::header;
+use axum::response::{IntoResponse as _, Response};
 use rpc::Peer;
 
-use super::{App, MAX_BODY, body};
+use super::{App, MAX_BODY, body, refusal};
 use crate::wire;
 
 pub(super) async fn identify(
@@ -43,6 +44,14 @@ pub(super) async fn claim(
         minted
     })
     .await
+}
+
+/// The same as over plain HTTP: its sums vouch for the files only if it did not come the same way.
+pub(super) async fn manifest(State(app): State<App>) -> Response {
+    match app.desk.manifest_text().await {
+        Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
+        Err(fault) => refusal(fault),
+    }
 }
 
 pub(super) async fn machines(State(app): State<App>, peer: Extension<Peer>) -> Response {

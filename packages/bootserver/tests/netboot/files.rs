@@ -137,6 +137,22 @@ async fn a_bounded_number_is_served_at_once_and_the_others_wait() {
 }
 
 #[tokio::test]
+async fn the_manifest_comes_over_tls_too_and_nothing_else_of_the_images_does() {
+    let cloud = Cloud::start("").await;
+    let get = async |name: &str| {
+        let url = format!("{}/boot/images/{name}", cloud.base);
+        cloud.nobody().get_json::<serde_json::Value>(&url).await
+    };
+    let plain = ask(cloud.boot, "GET /boot/images/manifest.json HTTP/1.1").await;
+    let plain: serde_json::Value = serde_json::from_slice(&plain.body).unwrap();
+    assert_eq!(get("manifest.json").await.unwrap(), plain);
+    for name in ["vmlinuz", "root.squashfs", "ca.cpio"] {
+        assert_eq!(fault::Fault::from(get(name).await.unwrap_err()).code.0, "BS-2003", "{name}");
+    }
+    cloud.stop().await;
+}
+
+#[tokio::test]
 async fn images_that_are_not_what_the_manifest_says_are_not_served() {
     let cloud = Cloud::start("").await;
     let images = cloud.dir.path().join("images");

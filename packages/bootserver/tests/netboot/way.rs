@@ -103,10 +103,28 @@ async fn strangers_and_twins_are_listed_and_get_nothing() {
     assert!(cloud.script(&stranger).await.contains("this machine: unknown"));
     assert!(cloud.script(&twin).await.contains("node01: wait"));
     refused(cloud.identify(&stranger).await, "BS-7001", Kind::Unavailable);
-    let identified = cloud.identify(&twin).await.unwrap();
-    assert_eq!(identified.order, Order::Wait);
+    // one who has seen a frame of node01 knows a card of it, and no more
+    let thief = Machine { serial: "X".into(), ..Machine::of("node01") };
+    let status = cloud.operator().status().await.unwrap();
+    let id = &status.nodes["node01"].install_id;
+    for machine in [&twin, &thief] {
+        let fault = refused(cloud.identify(machine).await, "BS-3001", Kind::Unavailable);
+        assert!(!fault.to_string().contains(id.as_str()), "{fault}");
+    }
+    for told in [
+        refused(cloud.identify(&thief).await, "BS-3001", Kind::Unavailable).to_string(),
+        cloud.script(&thief).await,
+        refused(
+            cloud.post::<_, wire::TokenMinted>("/v1/claim", &thief.claim(id)).await,
+            "BS-8004",
+            Kind::Denied,
+        )
+        .to_string(),
+    ] {
+        assert!(!told.contains("PLASMA-NODE"), "the serial is what would let it in: {told}");
+    }
     for machine in [&stranger, &twin] {
-        let claim = machine.claim(&identified.install_id);
+        let claim = machine.claim(id);
         refused(
             cloud.post::<_, wire::TokenMinted>("/v1/claim", &claim).await,
             "BS-8004",
@@ -114,7 +132,7 @@ async fn strangers_and_twins_are_listed_and_get_nothing() {
         );
     }
     let list = cloud.operator().machines().await.unwrap().machines;
-    assert!(list.len() == 2 && list.iter().all(|machine| machine.node.is_none()), "{list:?}");
+    assert!(list.len() == 3 && list.iter().all(|machine| machine.node.is_none()), "{list:?}");
     let explained = cloud.operator().explain("node01").await.unwrap();
     let tells = explained.reasons.iter().any(|line| line.contains("52:54:00:99:00:02"));
     assert!(tells, "the operator is told of the twin: {:?}", explained.reasons);
@@ -123,6 +141,57 @@ async fn strangers_and_twins_are_listed_and_get_nothing() {
     enrol(&cloud, &Machine::of("node01")).await;
     let clone = Machine { serial: String::new(), ..twin };
     assert!(cloud.script(&clone).await.contains("this machine: wait"));
+    cloud.stop().await;
+}
+
+#[tokio::test]
+async fn a_card_alone_uses_up_no_order_begins_no_install_and_says_nothing_of_the_node() {
+    let cloud = Cloud::start("").await;
+    let (operator, machine) = (cloud.operator(), Machine::of("node01"));
+    // without a serial the loader is believed by its card, the agent is not
+    let thief = Machine { serial: String::new(), ..Machine::of("node01") };
+    let asks = wire::IdentifyRequest { rescue: true, ..thief.asks() };
+
+    operator.order("node01", NodeOrder::Rescue, false).await.unwrap();
+    refused(
+        cloud.post::<_, wire::Identified>("/v1/identify", &asks).await,
+        "BS-3001",
+        Kind::Unavailable,
+    );
+    assert!(cloud.script(&machine).await.contains("plasma.rescue=1"), "the order holds");
+    operator.order("node01", NodeOrder::Run, false).await.unwrap();
+
+    enrol(&cloud, &machine).await;
+    operator.order("node01", NodeOrder::Install, false).await.unwrap();
+    refused(cloud.identify(&thief).await, "BS-3001", Kind::Unavailable);
+    operator.order("node01", NodeOrder::Run, false).await.expect("no install has begun");
+
+    // its UUID is not the node's: who has it is no twin
+    let uuid = "5c0e0f0e-0000-4000-8000-000000000099".to_owned();
+    let forged = Machine { uuid: uuid.clone(), ..thief };
+    refused(cloud.identify(&forged).await, "BS-3001", Kind::Unavailable);
+    let mac = "52:54:00:99:00:03".to_owned();
+    let other = Machine { mac, serial: "X".into(), uuid, ..Machine::of("node01") };
+    assert!(cloud.script(&other).await.contains("this machine: unknown"));
+    let status = operator.status().await.unwrap();
+    let hardware = status.nodes["node01"].hardware.as_ref().unwrap();
+    assert_eq!(hardware.uuid.as_ref(), Some(&machine.uuid), "as its own agent said");
+
+    // and what its agent said is not taken back by a loader's words under its card
+    let liar = Machine { serial: "X".into(), ..Machine::of("node01") };
+    cloud.script(&liar).await;
+    let clone = Machine { uuid: machine.uuid.clone(), ..other };
+    assert!(cloud.script(&clone).await.contains("this machine: wait"), "a twin by its UUID");
+    cloud.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_learns_no_other_nodes_serial() {
+    let cloud = Cloud::start("").await;
+    let identified = cloud.identify(&Machine::of("node01")).await.unwrap();
+    let inventory = inventory::Inventory::from_value(&identified.inventory).unwrap();
+    let serials: Vec<_> = inventory.nodes.values().map(|node| node.serial.as_deref()).collect();
+    assert_eq!(serials, [Some("PLASMA-NODE01"), None, None]);
     cloud.stop().await;
 }
 

@@ -1,7 +1,8 @@
 //! The lab target's layout: one partition that boots, one that holds the node's data.
 //!
-//! All ids are derived from cluster, node and install order: a disk's partitions are found by them,
-//! and never by a label that another disk may bear too.
+//! All ids are derived from cluster, node and install order, and the marker on the data has them all:
+//! what is mounted is this layout or nothing. The agent finds partitions by their place on a disk whose
+//! claim is ours. The initrd knows none of that, and boots the one partition called `plasma-esp`.
 
 use std::path::Path;
 

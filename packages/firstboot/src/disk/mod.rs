@@ -9,7 +9,6 @@
 //! behind [`Disks`].
 
 mod claim;
-mod command;
 mod judge;
 mod layout;
 mod os;
@@ -28,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bootserver::wire::DiskSeen;
+use bootserver::wire::{DiskSeen, READ_ONLY};
 use fault::{Fault, Kind};
 use serde::Deserialize;
 use steps::Probe;
@@ -39,7 +38,6 @@ use self::teardown::read_sector;
 use crate::install::{Install as _, Installs};
 use crate::{Context, Settings, codes};
 
-pub(crate) use self::command::run as run_command;
 pub(crate) use self::layout::{ESP, Layout, part};
 pub(crate) use self::os::{Block, Disks, Expected, Source, put, put_copy};
 pub(crate) use self::real::RealDisks;
@@ -182,6 +180,7 @@ impl<D: Disks> DiskStep<D> {
         let boots = first(&chosen)?;
         if verdict != Verdict::Ready {
             check_free(&self.disks, &blocks, &chosen, context).await?;
+            teardown::check_rest(&self.disks, &blocks, &chosen, wanted_disk(context)?).await?;
             installs.check(&self.disks, boots).await?;
             self.erases += 1;
             for disk in &chosen {
@@ -337,15 +336,20 @@ async fn seen<D: Disks>(disks: &D) -> Vec<DiskSeen> {
     let blocks = disks.blocks().await.unwrap_or_default();
     let mut all = Vec::new();
     for disk in select::disks(&blocks).take(64) {
-        let mut traces = disks.signatures(&disk.path).await.unwrap_or_default();
-        for block in teardown::stacked(&blocks, &disk.path).into_iter().take(64) {
-            traces.extend(disks.signatures(&block.path).await.unwrap_or_default());
-        }
+        // as the step judges it, so that nobody is told that a disk is empty where the step stops
+        let found = teardown::traces(disks, &blocks, disk).await;
+        let mut found = found.unwrap_or_else(|_| vec!["cannot be read".to_owned()]);
+        found.sort_by_cached_key(|trace| (trace.starts_with('/'), trace.clone()));
+        found.dedup();
+        // first what decides most: a long list is cut
+        let mut traces = Vec::new();
         if matches!(read_sector(disks, disk).await, Ok(Sector::Claim(_))) {
             traces.push("plasma-claim".to_owned());
         }
-        traces.sort();
-        traces.dedup();
+        if disk.read_only {
+            traces.push(READ_ONLY.to_owned());
+        }
+        traces.append(&mut found);
         all.push(DiskSeen {
             name: disk.path.trim_start_matches("/dev/").to_owned(),
             bytes: disk.bytes,

@@ -128,6 +128,9 @@ pub(crate) trait Disks {
     async fn blocks(&self) -> Result<Vec<Block>, Fault>;
     /// The names of all signatures on a device: `gpt`, `ext4`, `linux_raid_member`, …
     async fn signatures(&self, device: &str) -> Result<Vec<String>, Fault>;
+    /// Of which arrays, volume groups and pools a device is a part, by their ids, whether or not
+    /// they run: at rest nothing stands above the device that would show it.
+    async fn groups(&self, device: &str) -> Result<Vec<String>, Fault>;
     /// Bytes of a device, past the page cache of its partitions.
     async fn read(&self, device: &str, offset: u64, length: usize) -> Result<Vec<u8>, Fault>;
     /// Whether a disk's name still means the disk that was seen.
@@ -178,6 +181,8 @@ pub(crate) trait Disks {
         path: &Path,
         expected: Option<&Expected>,
     ) -> Result<(), Fault>;
+    /// The manifest of the boot server's images, which the cluster's CA vouches for.
+    async fn manifest(&self) -> Result<Vec<u8>, Fault>;
     /// Gives a file its name.
     async fn rename(&self, from: &Path, to: &Path) -> Result<(), Fault>;
     /// Makes the names in a folder durable.

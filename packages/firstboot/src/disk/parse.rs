@@ -101,13 +101,7 @@ fn mounted(value: &Value) -> Vec<String> {
 
 /// The signatures of `wipefs --json`, which prints nothing at all when there is none.
 pub(crate) fn wipefs(text: &[u8]) -> Result<Vec<String>, Fault> {
-    if text.trim_ascii().is_empty() {
-        return Ok(Vec::new());
-    }
-    let value: Value = serde_json::from_slice(text).map_err(|error| garbled("wipefs", &error))?;
-    let listed = value.get("signatures").and_then(Value::as_array);
-    let listed = listed.ok_or_else(|| garbled("wipefs", &"it lists no signatures"))?;
-    let mut names: Vec<String> = listed
+    let mut names: Vec<String> = signatures(text)?
         .iter()
         // a signature whose name is not understood is a signature all the same
         .map(|entry| {
@@ -117,6 +111,42 @@ pub(crate) fn wipefs(text: &[u8]) -> Result<Vec<String>, Fault> {
     names.sort();
     names.dedup();
     Ok(names)
+}
+
+fn signatures(text: &[u8]) -> Result<Vec<Value>, Fault> {
+    if text.trim_ascii().is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut value: Value =
+        serde_json::from_slice(text).map_err(|error| garbled("wipefs", &error))?;
+    match value.get_mut("signatures").map(Value::take) {
+        Some(Value::Array(listed)) => Ok(listed),
+        _ => Err(garbled("wipefs", &"it lists no signatures")),
+    }
+}
+
+/// Signatures whose id is the whole's, the same on all its devices.
+const SHARED: [&str; 4] = ["bcachefs", "btrfs", "linux_raid_member", "zfs_member"];
+
+/// The arrays and pools in `wipefs --json`. A volume group's id is not in it, see [`pvs`].
+pub(crate) fn wholes(text: &[u8]) -> Result<Vec<String>, Fault> {
+    let listed = signatures(text)?;
+    let id = |entry: &Value| {
+        let kind = entry.get("type")?.as_str()?;
+        let id = entry.get("uuid")?.as_str()?;
+        (SHARED.contains(&kind) && !id.is_empty()).then(|| format!("{kind} {id}"))
+    };
+    Ok(listed.iter().filter_map(id).collect())
+}
+
+/// The volume groups of `pvs --reportformat json`; a volume of no group has an empty id.
+pub(crate) fn pvs(text: &[u8]) -> Result<Vec<String>, Fault> {
+    let value: Value = serde_json::from_slice(text).map_err(|error| garbled("pvs", &error))?;
+    let reports = value.get("report").and_then(Value::as_array);
+    let reports = reports.ok_or_else(|| garbled("pvs", &"it reports nothing"))?;
+    let volumes = reports.iter().filter_map(|report| report.get("pv")?.as_array()).flatten();
+    let ids = volumes.filter_map(|volume| volume.get("vg_uuid")?.as_str());
+    Ok(ids.filter(|id| !id.is_empty()).map(|id| format!("volume group {id}")).collect())
 }
 
 /// The mounts of `/proc/self/mountinfo`.
@@ -139,11 +169,6 @@ fn plain(word: &str) -> String {
         plain = plain.replace(code, character);
     }
     plain
-}
-
-/// Whether the kernel's arguments say that this system came from a disk.
-pub(crate) fn booted_from_disk(cmdline: &str) -> bool {
-    cmdline.split_whitespace().any(|word| word.starts_with("plasma.disk="))
 }
 
 fn garbled(tool: &str, why: &dyn std::fmt::Display) -> Fault {
@@ -193,6 +218,35 @@ mod tests {
     }
 
     #[test]
+    fn members_of_one_array_or_group_have_one_id() {
+        // as util-linux 2.38 and lvm2 2.03 print it
+        let text = br#"{"signatures": [
+            {"device":"vdb1", "offset":"0x1000", "type":"linux_raid_member",
+             "uuid":"2e0a9a3c-5a0c-7d2b-9d6f-0f3f6b0e0d11", "label":"any:span"},
+            {"device":"vdb1", "offset":"0x218", "type":"LVM2_member",
+             "uuid":"UweUW2-WJyX-N9JT-0wK7-oBx9-VJ5D-gnYgi3", "label":null},
+            {"device":"vdb1", "offset":"0x438", "type":"ext4",
+             "uuid":"b6a3cb4c-66b1-4f1b-8f3c-5a1e9bd8e0aa", "label":null},
+            {"device":"vdb1", "type":"btrfs", "uuid":null}]}"#;
+        let wholes = wholes(text).expect("read");
+        assert_eq!(wholes, ["linux_raid_member 2e0a9a3c-5a0c-7d2b-9d6f-0f3f6b0e0d11"]);
+        let text = br#"
+  {
+      "report": [
+          {
+              "pv": [
+                  {"pv_name":"/dev/loop0", "vg_uuid":"1nBx7t-K1cv-8Hcz-NjQN-nYxB-XM3U-AeU2Ji"},
+                  {"pv_name":"/dev/loop1", "vg_uuid":""}
+              ]
+          }
+      ]
+  }"#;
+        let groups = pvs(text).expect("read");
+        assert_eq!(groups, ["volume group 1nBx7t-K1cv-8Hcz-NjQN-nYxB-XM3U-AeU2Ji"]);
+        assert!(pvs(b"").is_err() && pvs(b"{}").is_err());
+    }
+
+    #[test]
     fn mounts_are_read_with_their_roots_and_spaces() {
         let text = "36 35 98:2 /firstboot /var/lib/first\\040boot rw,noatime shared:1 - ext4 /dev/vda2 rw\nshort\n";
         let mounts = mountinfo(text);
@@ -207,6 +261,7 @@ mod tests {
     proptest! {
         #[test]
         fn garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = (wholes(&bytes), pvs(&bytes));
             let _ = (lsblk(&bytes), wipefs(&bytes), mountinfo(&String::from_utf8_lossy(&bytes)));
         }
 

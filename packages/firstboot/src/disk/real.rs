@@ -7,14 +7,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fault::{Fault, Kind};
+use rpc::{Https, Tls};
 
-use super::command;
 use super::os::{
     Block, BlockKind, Disks, Expected, Format, Holder, Mount, Partition, Source, is_among,
 };
 use super::parse;
+use crate::bootserver::patient;
 use crate::install::fetch;
-use crate::{MachineSettings, Settings, codes};
+use crate::{MachineSettings, Settings, codes, command, kernel};
 
 const SHORT: Duration = Duration::from_secs(60);
 const LONG: Duration = Duration::from_secs(600);
@@ -27,6 +28,8 @@ const LSBLK: &str = "NAME,TYPE,SIZE,SERIAL,WWN,MODEL,ROTA,RO,MOUNTPOINTS";
 pub(crate) struct RealDisks {
     machine: MachineSettings,
     loop_serials: BTreeMap<String, String>,
+    bootserver: String,
+    ca: PathBuf,
 }
 
 impl RealDisks {
@@ -34,6 +37,8 @@ impl RealDisks {
         RealDisks {
             machine: settings.machine.clone(),
             loop_serials: settings.disk.loop_serials.clone(),
+            bootserver: settings.bootserver.trim_end_matches('/').to_owned(),
+            ca: settings.ca.clone(),
         }
     }
 
@@ -101,6 +106,19 @@ impl Disks for RealDisks {
         parse::wipefs(&self.tool("wipefs", &["--json", "--", device], SHORT).await?)
     }
 
+    async fn groups(&self, device: &str) -> Result<Vec<String>, Fault> {
+        let text = self.tool("wipefs", &["--json", "--", device], SHORT).await?;
+        let mut groups = parse::wholes(&text)?;
+        if parse::wipefs(&text)?.iter().any(|name| name == "LVM2_member") {
+            // without locks, and whatever list of devices the image has
+            let config = "devices { use_devicesfile = 0 }";
+            let args = ["--readonly", "--config", config, "--reportformat", "json"];
+            let args = [&args[..], &["--options", "pv_name,vg_uuid", "--", device]].concat();
+            groups.extend(parse::pvs(&self.tool("pvs", &args, SHORT).await?)?);
+        }
+        Ok(groups)
+    }
+
     async fn read(&self, device: &str, offset: u64, length: usize) -> Result<Vec<u8>, Fault> {
         let device = PathBuf::from(device);
         blocking(move || {
@@ -124,8 +142,7 @@ impl Disks for RealDisks {
     }
 
     async fn booted_from_disk(&self) -> Result<bool, Fault> {
-        let cmdline = fs::read_to_string(self.machine.path("/proc/cmdline")).unwrap_or_default();
-        Ok(parse::booted_from_disk(&cmdline))
+        Ok(kernel::argument(&self.machine, "plasma.disk").is_some())
     }
 
     async fn write(&self, device: &str, offset: u64, bytes: &[u8]) -> Result<(), Fault> {
@@ -307,6 +324,13 @@ impl Disks for RealDisks {
         fetch::to_file(source, path, expected).await
     }
 
+    async fn manifest(&self) -> Result<Vec<u8>, Fault> {
+        let https = Https::new(&Tls::trust(&self.ca)?);
+        let url = format!("{}/boot/images/manifest.json", self.bootserver);
+        let text = https.get_text(&url).await.map_err(|error| patient(error.into()))?;
+        Ok(text.into_bytes())
+    }
+
     async fn rename(&self, from: &Path, to: &Path) -> Result<(), Fault> {
         fs::rename(from, to).map_err(|error| cannot("rename", from, &error))
     }
@@ -353,4 +377,45 @@ fn cannot(what: &str, path: &Path, error: &dyn std::fmt::Display) -> Fault {
         format!("cannot {what} {}: {error}", path.display()),
         "look whether the disk is full, read-only or failing",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use inventory::Inventory;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::install::manifest;
+
+    #[tokio::test]
+    async fn the_manifest_comes_from_whom_the_cluster_trusts() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let (ours, other) = (dir.path().join("ours"), dir.path().join("other"));
+        let inventory = Inventory::parse(Inventory::built_in()).expect("built in");
+        for state in [&ours, &other] {
+            let certificates = bootserver::CertificateSettings::default();
+            drop(bootserver::Folder::init(state, &inventory, &certificates).expect("a CA"));
+        }
+        let images = dir.path().join("images");
+        fs::create_dir(&images).expect("a folder");
+        let text = manifest::sample(&[("vmlinuz", b"k"), ("initrd", b"i")]);
+        fs::write(images.join("manifest.json"), &text).expect("a manifest");
+        let settings = format!(
+            "state_dir = {ours:?}\nlisten = \"127.0.0.1:0\"\n[ops]\nlisten = \"127.0.0.1:0\"\n\
+             [boot]\nlisten = \"127.0.0.1:0\"\nimages = {images:?}\n"
+        );
+        let settings = ::settings::parse(Path::new("boot.toml"), &settings).expect("settings");
+        let stop = CancellationToken::new();
+        let running = bootserver::start(settings, inventory, stop.clone()).await.expect("starts");
+        let disks = |state: &Path| {
+            let ca = state.join("ca/ca.pem");
+            let text = format!("bootserver = \"https://{}\"\nca = {ca:?}\n", running.address);
+            RealDisks::new(&toml::from_str(&text).expect("settings"))
+        };
+        assert_eq!(disks(&ours).manifest().await, Ok(text));
+        let refused = disks(&other).manifest().await.expect_err("another cluster's");
+        assert!(refused.kind.passes(), "{refused}");
+        stop.cancel();
+        running.wait().await.expect("it stops");
+    }
 }

@@ -64,25 +64,63 @@ pub(crate) fn check_reach(
         for other in others(blocks, &disk.path) {
             let named = disks.iter().any(|d| d.path == other.path);
             if !named && !select::consented(other, wanted) {
-                return Err(stop(
-                    codes::DISK_SPANS,
-                    format!(
-                        "an array or volume group on {} is on {} too",
-                        shown(disk),
-                        shown(other)
-                    ),
-                    "disconnect the other disk, or add its serial to disk.consentToErase in nodes/cluster.nix",
-                ));
+                return Err(spans(disk, other));
             }
         }
     }
     Ok(())
 }
 
+fn spans(disk: &Block, other: &Block) -> Fault {
+    stop(
+        codes::DISK_SPANS,
+        format!("an array or volume group on {} is on {} too", shown(disk), shown(other)),
+        "disconnect the other disk, or add its serial to disk.consentToErase in nodes/cluster.nix",
+    )
+}
+
+/// As [`check_reach`], for what does not run: erasing one half of it loses the other.
+pub(crate) async fn check_rest<D: Disks>(
+    disks: &D,
+    blocks: &[Block],
+    chosen: &[&Block],
+    wanted: &inventory::Disk,
+) -> Result<(), Fault> {
+    for disk in chosen {
+        let ours = groups(disks, blocks, disk).await?;
+        if ours.is_empty() {
+            continue;
+        }
+        for other in select::disks(blocks) {
+            let named = chosen.iter().any(|disk| disk.path == other.path);
+            // one that cannot be read is no reason to be sure
+            if !named
+                && !select::consented(other, wanted)
+                && !groups(disks, blocks, other).await?.is_disjoint(&ours)
+            {
+                return Err(spans(disk, other));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The arrays, volume groups and pools that a disk, or what stands on it, is a part of.
+async fn groups<D: Disks>(
+    disks: &D,
+    blocks: &[Block],
+    disk: &Block,
+) -> Result<BTreeSet<String>, Fault> {
+    let mut all: BTreeSet<String> = disks.groups(&disk.path).await?.into_iter().collect();
+    for block in stacked(blocks, &disk.path) {
+        all.extend(disks.groups(&block.path).await?);
+    }
+    Ok(all)
+}
+
 /// The running system keeps its parts in these places.
 fn is_system(place: &str) -> bool {
-    ["/", "/usr", "/nix", "/nix/store", "/boot", "/run/plasma/images", "/run/plasma/disk"]
-        .contains(&place)
+    ["/", "/usr", "/nix", "/nix/store", "/boot", "/run/plasma/images"].contains(&place)
 }
 
 pub(crate) fn in_use(disk: &Block, why: &str) -> Fault {

@@ -1,5 +1,6 @@
 //! Copies a file, from the running system or from the boot server, while its sum is taken. The
-//! boot server speaks plain HTTP here: the sum is what is trusted.
+//! boot server speaks plain HTTP here: the sum is what is trusted, and the manifest that has it comes
+//! by TLS, or from where the operator says.
 
 use std::path::Path;
 use std::time::Duration;
@@ -19,12 +20,23 @@ use crate::disk::{Expected, Source};
 
 /// Nothing arriving for this long ends a fetch; it is tried again.
 const IDLE: Duration = Duration::from_secs(30);
+/// So does taking longer in all: the largest image comes with 600 KiB a second.
+const TOTAL: Duration = Duration::from_secs(600);
 /// What is fetched without knowing its size is no longer than this.
 const UNKNOWN_MAX: u64 = 1 << 20;
 const CHUNK: usize = 1 << 18;
 
 /// Copies `source` to `path` and syncs it.
 pub(crate) async fn to_file(
+    source: &Source,
+    path: &Path,
+    expected: Option<&Expected>,
+) -> Result<(), Fault> {
+    to_file_within(TOTAL, source, path, expected).await
+}
+
+async fn to_file_within(
+    total: Duration,
     source: &Source,
     path: &Path,
     expected: Option<&Expected>,
@@ -37,11 +49,13 @@ pub(crate) async fn to_file(
     let file = File::create(path).await.map_err(|error| failed(error.into()))?;
     let most = expected.map_or(UNKNOWN_MAX, |expected| expected.bytes);
     let mut sink = Sink { file, sum: digest::Context::new(&digest::SHA256), bytes: 0, most };
-    match source {
-        Source::File(from) => sink.fill_from_file(from).await,
-        Source::Url(url) => sink.fill_from_url(url).await,
-    }
-    .map_err(failed)?;
+    let filled = tokio::time::timeout(total, async {
+        match source {
+            Source::File(from) => sink.fill_from_file(from).await,
+            Source::Url(url) => sink.fill_from_url(url).await,
+        }
+    });
+    filled.await.unwrap_or(Err(Why::Slow(total.as_secs()))).map_err(failed)?;
     let Sink { file, sum, bytes, .. } = sink;
     file.sync_all().await.map_err(|error| failed(error.into()))?;
     let found = hex(sum.finish().as_ref());
@@ -99,6 +113,8 @@ enum Why {
     TooLong(u64),
     #[error("nothing arrived for {} s", IDLE.as_secs())]
     Silent,
+    #[error("it was not all there within {0} s")]
+    Slow(u64),
 }
 
 struct Sink {
@@ -234,6 +250,26 @@ mod tests {
         assert_eq!(fetch(cut, &expected(b"kernel")).await, Err(codes::INSTALL_FILE));
         let refused = b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n";
         assert_eq!(fetch(refused, &expected(b"kernel")).await, Err(codes::INSTALL_FILE));
+    }
+
+    #[tokio::test]
+    async fn what_trickles_in_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("free port");
+        let address = listener.local_addr().expect("bound");
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("asked");
+            let head = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n";
+            stream.write_all(head).await.expect("answered");
+            while stream.write_all(b"x").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let (source, path) =
+            (Source::Url(format!("http://{address}/")), folder.path().join("file"));
+        let done = to_file_within(Duration::from_millis(100), &source, &path, None).await;
+        let fault = done.expect_err("it has no end");
+        assert!(fault.kind.passes() && fault.what.contains("not all there"), "{fault}");
     }
 
     #[tokio::test]

@@ -3,11 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
+use bootserver::boot::cpio;
 use fault::Fault;
 use inventory::Layout as Division;
 
 use super::manifest::{FILES, Manifest};
-use super::{Install, Installed, RECORD, archive, boot};
+use super::{Install, Installed, RECORD, boot};
 use crate::disk::{Block, Disks, Layout, Source, part, put, put_copy, stop};
 use crate::disk::{release_mount, state};
 use crate::{Context, Settings, codes};
@@ -36,12 +37,17 @@ impl<'a> Lab<'a> {
         Ok(Lab { settings, context, layout: Layout::of(context) })
     }
 
+    /// Its sums say what the other files must be, so it does not come their way, unless the operator
+    /// names another place of images. Read before the disk is touched, so nothing of it is kept there.
     async fn manifest<D: Disks>(&self, disks: &D) -> Result<Manifest, Fault> {
         let local = self.settings.disk.images.join("manifest.json");
         if let Some(text) = disks.read_file(&local).await? {
             return Manifest::parse(&text);
         }
-        let path = self.settings.disk.data.join(".plasma/manifest.json");
+        if self.settings.images_url.is_none() {
+            return Manifest::parse(&disks.manifest().await?);
+        }
+        let path = self.settings.machine.path("/run/plasma/manifest.json");
         put_copy(disks, &self.url("manifest.json")?, &path, None).await?;
         Manifest::parse(&disks.read_file(&path).await?.unwrap_or_default())
     }
@@ -86,13 +92,34 @@ impl<'a> Lab<'a> {
     }
 
     /// What tells the image its cluster, as the boot server gave it to this boot.
-    async fn put_cluster<D: Disks>(&self, disks: &D) -> Result<(), Fault> {
+    async fn cluster<D: Disks>(&self, disks: &D) -> Result<Vec<u8>, Fault> {
         let config = self.settings.machine.path("/etc/plasma/firstboot.toml");
-        let ca = read(disks, &self.settings.ca).await?;
-        let config = read(disks, &config).await?;
-        let archive =
-            archive::newc(&[("etc/plasma/ca.pem", &ca), ("etc/plasma/firstboot.toml", &config)]);
+        let ca = handed(disks, &self.settings.ca).await?;
+        let config = handed(disks, &config).await?;
+        Ok(cpio::newc(&[("etc/plasma/ca.pem", &ca), ("etc/plasma/firstboot.toml", &config)]))
+    }
+
+    async fn put_cluster<D: Disks>(&self, disks: &D) -> Result<(), Fault> {
+        let archive = self.cluster(disks).await?;
         put(disks, &self.settings.disk.esp.join("ca.cpio"), &archive).await
+    }
+
+    async fn running<D: Disks>(&self, disks: &D) -> Result<String, Fault> {
+        let running = read(disks, &self.settings.machine.path("/proc/cmdline")).await?;
+        Ok(String::from_utf8_lossy(&running).into_owned())
+    }
+
+    /// The boot code of a BIOS, where the loader of UEFI is there too.
+    async fn loaders<D: Disks>(&self, disks: &D) -> Result<Vec<u8>, Fault> {
+        let uefi = &self.settings.disk.uefi_loader;
+        if disks.file_bytes(uefi).await?.is_none_or(|bytes| bytes == 0) {
+            return Err(no_loader(uefi));
+        }
+        let code = read(disks, &self.settings.disk.bios_code).await?;
+        if code.is_empty() || code.len() > BIOS_CODE_MAX {
+            return Err(no_loader(&self.settings.disk.bios_code));
+        }
+        Ok(code)
     }
 
     async fn put_loaders<D: Disks>(
@@ -102,8 +129,8 @@ impl<'a> Lab<'a> {
         manifest: &Manifest,
     ) -> Result<(), Fault> {
         let esp = &self.settings.disk.esp;
-        let running = read(disks, &self.settings.machine.path("/proc/cmdline")).await?;
-        let running = String::from_utf8_lossy(&running);
+        let code = self.loaders(disks).await?;
+        let running = self.running(disks).await?;
         let arguments = boot::arguments(
             &running,
             self.context.machine_id,
@@ -113,8 +140,6 @@ impl<'a> Lab<'a> {
         let uefi = Source::File(self.settings.disk.uefi_loader.clone());
         let loader = esp.join("EFI/BOOT/BOOTX64.EFI");
         if disks.file_bytes(&loader).await?.is_none() {
-            let bytes = disks.file_bytes(&self.settings.disk.uefi_loader).await?;
-            let Some(_) = bytes else { return Err(no_loader(&self.settings.disk.uefi_loader)) };
             put_copy(disks, &uefi, &loader, None).await?;
         }
         let entry = boot::entry(self.context.node, &arguments);
@@ -123,10 +148,6 @@ impl<'a> Lab<'a> {
         let bios = boot::syslinux(&arguments);
         put(disks, &esp.join("syslinux.cfg"), bios.as_bytes()).await?;
         disks.bios_loader(esp, &part(&disk.path, 1)).await?;
-        let code = read(disks, &self.settings.disk.bios_code).await?;
-        if code.is_empty() || code.len() > BIOS_CODE_MAX {
-            return Err(no_loader(&self.settings.disk.bios_code));
-        }
         // the table's own bytes begin after the code
         disks.write(&disk.path, 0, &code).await
     }
@@ -141,8 +162,11 @@ impl<'a> Lab<'a> {
 }
 
 impl Install for Lab<'_> {
-    async fn check<D: Disks>(&self, _disks: &D, _disk: &Block) -> Result<(), Fault> {
-        Ok(())
+    async fn check<D: Disks>(&self, disks: &D, _disk: &Block) -> Result<(), Fault> {
+        self.manifest(disks).await?;
+        self.cluster(disks).await?;
+        self.running(disks).await?;
+        self.loaders(disks).await.map(drop)
     }
 
     async fn lay_out<D: Disks>(&self, disks: &D, disk: &Block) -> Result<(), Fault> {
@@ -196,6 +220,17 @@ impl Lab<'_> {
 
 async fn read<D: Disks>(disks: &D, path: &Path) -> Result<Vec<u8>, Fault> {
     disks.read_file(path).await?.ok_or_else(|| no_loader(path))
+}
+
+/// What came beside the initrd.
+async fn handed<D: Disks>(disks: &D, path: &Path) -> Result<Vec<u8>, Fault> {
+    disks.read_file(path).await?.ok_or_else(|| {
+        stop(
+            codes::IMAGE,
+            format!("this boot was given no {}", path.display()),
+            "boot from the network: the boot server's ca.cpio has it",
+        )
+    })
 }
 
 fn no_loader(path: &Path) -> Fault {

@@ -4,7 +4,6 @@
 //! goes on in it; [`NixOs`](nixos::NixOs) runs the node's disko script and nixos-install, and goes
 //! over to the new system by kexec.
 
-mod archive;
 mod boot;
 pub(crate) mod fetch;
 pub(crate) mod lab;

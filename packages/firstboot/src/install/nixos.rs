@@ -3,7 +3,7 @@
 //!
 //! The image holds, per node, a folder with: `format-mount` and `mount` (disko's scripts),
 //! `devices` (the devices they use, one a line), `system` (the store path of the node's system).
-//! The system's closure comes from the image's own store, or else from the boot server's cache.
+//! The system's closure is in the image's own store, and nowhere else.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -38,13 +38,7 @@ impl<'a> NixOs<'a> {
 
     async fn text<D: Disks>(&self, disks: &D, name: &str) -> Result<String, Fault> {
         let path = self.part(name);
-        let bytes = disks.read_file(&path).await?.ok_or_else(|| {
-            stop(
-                codes::NIXOS,
-                format!("the image has no {}", path.display()),
-                "build the image from the inventory that names this node",
-            )
-        })?;
+        let bytes = disks.read_file(&path).await?.ok_or_else(|| not_in_image(&path))?;
         Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
     }
 
@@ -68,6 +62,36 @@ impl<'a> NixOs<'a> {
             }
         }
         Ok(())
+    }
+
+    /// What is installed is in the image, whole.
+    async fn system<D: Disks>(&self, disks: &D) -> Result<String, Fault> {
+        let system = self.text(disks, "system").await?;
+        if !system.starts_with("/nix/store/") || system.contains(char::is_whitespace) {
+            return Err(stop(
+                codes::NIXOS,
+                format!("{system:?} is no system's store path"),
+                "build the image again",
+            ));
+        }
+        if disks.file_bytes(&Path::new(&system).join("init")).await?.is_none() {
+            return Err(stop(
+                codes::NIXOS,
+                format!("the image's store has no {system}/init"),
+                "build the image with every node's system in it, as netboot/node.nix does",
+            ));
+        }
+        Ok(system)
+    }
+
+    async fn ca<D: Disks>(&self, disks: &D) -> Result<Vec<u8>, Fault> {
+        disks.read_file(&self.settings.ca).await?.ok_or_else(|| {
+            stop(
+                codes::NIXOS,
+                format!("the cluster's CA is not in {}", self.settings.ca.display()),
+                "give the image the credential plasma.ca: the boot server's ca.cpio has it",
+            )
+        })
     }
 
     /// Where the installed system's root is: itself, or mounted to be installed.
@@ -98,21 +122,6 @@ impl<'a> NixOs<'a> {
 
     async fn put_system<D: Disks>(&self, disks: &D, system: &str) -> Result<(), Fault> {
         let root = self.settings.disk.root.to_string_lossy().into_owned();
-        if disks.file_bytes(&Path::new(system).join("init")).await?.is_none() {
-            let cache = cache_url(self.context.images)?;
-            let to = format!("local?root={root}");
-            let args = [
-                "--extra-experimental-features",
-                "nix-command",
-                "copy",
-                "--from",
-                &cache,
-                "--to",
-                &to,
-                system,
-            ];
-            disks.run("nix", &args.map(str::to_owned), COPY).await?;
-        }
         let args = ["--root", &root, "--system", system, "--no-root-passwd", "--no-channel-copy"];
         disks.run("nixos-install", &args.map(str::to_owned), COPY).await
     }
@@ -127,13 +136,7 @@ impl<'a> NixOs<'a> {
         let folder = store.to_string_lossy().into_owned();
         let args = ["-d", "-m", "0700", "--", &folder];
         disks.run("install", &args.map(str::to_owned), SHORT).await?;
-        let ca = disks.read_file(&self.settings.ca).await?.ok_or_else(|| {
-            stop(
-                codes::NIXOS,
-                format!("the cluster's CA is not in {}", self.settings.ca.display()),
-                "give the image the credential plasma.ca: the boot server's ca.cpio has it",
-            )
-        })?;
+        let ca = self.ca(disks).await?;
         put(disks, &store.join("plasma.ca"), &ca).await?;
         if let Some(token) = disks.read_file(&self.settings.token_file).await? {
             put(disks, &store.join("plasma.join-token"), &token).await?;
@@ -151,8 +154,9 @@ impl<'a> NixOs<'a> {
         disks.run("sync", &args, COPY).await
     }
 
-    /// Goes over to the installed system. The step's probe finds it there.
-    async fn leave<D: Disks>(&self, disks: &D, system: &str) -> Result<(), Fault> {
+    /// Goes over to the installed system. The step's probe finds it there. Where kexec is refused, a
+    /// machine that comes from the network again, `again`, would do so after every reboot.
+    async fn leave<D: Disks>(&self, disks: &D, system: &str, again: bool) -> Result<(), Fault> {
         let within = self.settings.disk.root.join(system.trim_start_matches('/'));
         let params = disks.read_file(&within.join("kernel-params")).await?.unwrap_or_default();
         let line = format!(
@@ -169,6 +173,13 @@ impl<'a> NixOs<'a> {
         ];
         let verb = match disks.run("kexec", &load, SHORT).await {
             Ok(()) => "kexec",
+            Err(fault) if again => {
+                return Err(stop(
+                    codes::NIXOS,
+                    format!("the system is installed, and cannot be gone over to: {fault}"),
+                    "boot the disk once, by the firmware's boot menu: kexec is refused here, as by Secure Boot's lockdown",
+                ));
+            }
             Err(fault) => {
                 tracing::warn!(%fault, "kexec is refused, rebooting instead");
                 "reboot"
@@ -188,21 +199,22 @@ impl<'a> NixOs<'a> {
     }
 }
 
-/// The boot server's cache stands beside its images.
-fn cache_url(images: &str) -> Result<String, Fault> {
-    let base = images.trim_end_matches('/').strip_suffix("/images");
-    base.map(|base| format!("{base}/cache")).ok_or_else(|| {
-        stop(
-            codes::NIXOS,
-            "the node's system is not in the image, and the boot server's cache is not known"
-                .into(),
-            "build the image with the system, or set images_url in firstboot.toml",
-        )
-    })
+fn not_in_image(path: &Path) -> Fault {
+    stop(
+        codes::NIXOS,
+        format!("the image has no {}", path.display()),
+        "build the image from the inventory that names this node",
+    )
 }
 
 impl Install for NixOs<'_> {
     async fn check<D: Disks>(&self, disks: &D, disk: &Block) -> Result<(), Fault> {
+        for script in ["format-mount", "mount"] {
+            let path = self.part(script);
+            disks.file_bytes(&path).await?.ok_or_else(|| not_in_image(&path))?;
+        }
+        self.system(disks).await?;
+        self.ca(disks).await?;
         self.check_devices(disks, disk).await
     }
 
@@ -250,17 +262,14 @@ impl Install for NixOs<'_> {
     }
 
     async fn install<D: Disks>(&self, disks: &D, _disk: &Block) -> Result<(), Fault> {
-        let system = self.text(disks, "system").await?;
-        if !system.starts_with("/nix/store/") || system.contains(char::is_whitespace) {
-            return Err(stop(
-                codes::NIXOS,
-                format!("{:?} is no system's store path", system),
-                "build the image again",
-            ));
-        }
         let record = self.state(disks).await?.join(RECORD);
         let before = Installed::of(disks.read_file(&record).await?, self.context.install_id);
-        if before.is_none() {
+        let system = match &before {
+            Some(record) => record.system.clone(),
+            None => self.system(disks).await?,
+        };
+        let again = before.is_some();
+        if !again {
             self.put_identity(disks).await?;
             self.put_system(disks, &system).await?;
             // the record says that the whole system is there, also after a power cut
@@ -268,7 +277,7 @@ impl Install for NixOs<'_> {
             let done = Installed::new(self.context.install_id, &system);
             put(disks, &record, &done.encode()).await?;
         }
-        self.leave(disks, &before.map_or(system, |record| record.system)).await
+        self.leave(disks, &system, again).await
     }
 }
 

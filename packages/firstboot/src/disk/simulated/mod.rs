@@ -47,6 +47,7 @@ pub(crate) struct SimDisk {
     pub(crate) path: String,
     pub(crate) serial: Option<String>,
     pub(crate) bytes: u64,
+    pub(crate) read_only: bool,
     pub(crate) sectors: BTreeMap<u64, Vec<u8>>,
     /// The partitions that the kernel knows: first sector and length.
     known: Vec<(u64, u64)>,
@@ -89,6 +90,8 @@ pub(crate) struct State {
     pub(crate) from_disk: bool,
     /// The next start is of the system on the disk's first partition.
     pub(crate) root_on_disk: bool,
+    /// The kernel takes no other one: it is locked down.
+    pub(crate) kexec_refused: bool,
     /// The disk that may be changed, and the order under which.
     pub(crate) target: String,
     pub(crate) order: String,
@@ -114,6 +117,7 @@ impl SimDisk {
             path: path.into(),
             serial: Some(serial.into()),
             bytes: gib * GIB,
+            read_only: false,
             sectors: BTreeMap::new(),
             known: Vec::new(),
         }

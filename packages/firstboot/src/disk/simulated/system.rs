@@ -16,6 +16,7 @@ impl Disks for Simulated {
                 kind: BlockKind::Disk,
                 bytes: disk.bytes,
                 serial: disk.serial.clone(),
+                read_only: disk.read_only,
                 mounted: places(&disk.path),
                 ..Block::default()
             });
@@ -45,6 +46,19 @@ impl Disks for Simulated {
 
     async fn signatures(&self, device: &str) -> Result<Vec<String>, Fault> {
         Ok(self.look()?.names(device).into_iter().map(str::to_owned).collect())
+    }
+
+    async fn groups(&self, device: &str) -> Result<Vec<String>, Fault> {
+        let state = self.look()?;
+        let Some((number, first, _)) = state.place(device) else { return Ok(Vec::new()) };
+        let ids = state.names(device).into_iter().filter_map(|name| match name {
+            "linux_raid_member" => Some((name, 4096 + 16)),
+            "LVM2_member" => Some((name, 512 + 32)),
+            _ => None,
+        });
+        let read = |(name, at)| (name, state.disks[number].get(first * SECTOR + at, 16));
+        let known = ids.map(read).filter(|(_, id)| id.iter().any(|&byte| byte != 0));
+        Ok(known.map(|(name, id)| format!("{name} {id:?}")).collect())
     }
 
     async fn read(&self, device: &str, offset: u64, length: usize) -> Result<Vec<u8>, Fault> {
@@ -355,6 +369,11 @@ impl Disks for Simulated {
         self.write_file(path, &bytes).await
     }
 
+    async fn manifest(&self) -> Result<Vec<u8>, Fault> {
+        let state = self.look()?;
+        state.server.get("manifest").cloned().ok_or_else(|| failed("no manifest"))
+    }
+
     async fn rename(&self, from: &Path, to: &Path) -> Result<(), Fault> {
         self.operate(
             format!("rename {}", to.display()),
@@ -410,10 +429,12 @@ impl Disks for Simulated {
             "systemctl" => {
                 let mut state = self.look()?;
                 state.done.push(format!("systemctl {}", args.join(" ")));
-                state.root_on_disk = true;
+                // the firmware boots from the network first
+                state.root_on_disk = args.iter().any(|verb| verb == "kexec");
                 state.dead = Some(Cut::Power);
                 Err(gone())
             }
+            "kexec" if self.look()?.kexec_refused => Err(failed("kexec_file_load: not permitted")),
             "nixos-install" => self.operate(
                 format!("run {name} {}", args.join(" ")),
                 |_| {},

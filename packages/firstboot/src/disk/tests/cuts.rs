@@ -125,7 +125,7 @@ fn images_of_two_builds_are_never_mixed() {
             machine.state().server.insert(url(name), bytes.to_vec());
         }
         let text = crate::install::manifest::sample(&BUILDS[1]);
-        machine.state().server.insert(url("manifest.json"), text);
+        machine.state().server.insert("manifest".into(), text);
         assert_eq!(block_on(world.run(&machine)), End::Done, "cut before {at}");
         let place = Path::new("/esp");
         block_on(machine.mount("/dev/vda1", place, "vfat")).expect("mounted");

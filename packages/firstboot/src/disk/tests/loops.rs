@@ -34,11 +34,43 @@ impl Loop {
         fs::File::create(&file).and_then(|file| file.set_len(mib * MIB)).expect("sparse file");
         let file = file.to_string_lossy().into_owned();
         match run("losetup", &["--find", "--show", "--partscan", &file]) {
-            Some(device) => Some(Loop { device: device.trim().to_owned(), folder }),
+            Some(device) => {
+                let disk = Loop { device: device.trim().to_owned(), folder };
+                disk.image();
+                Some(disk)
+            }
             None => {
                 eprintln!("left out: losetup gives no device");
                 None
             }
+        }
+    }
+
+    /// What is installed, and this machine's kernel.
+    fn image(&self) {
+        let images: [(&str, &[u8]); 4] = [
+            ("vmlinuz", b"k"),
+            ("initrd", b"i"),
+            ("root.squashfs", b"r"),
+            ("plasma.squashfs", b"l"),
+        ];
+        let write = |name: &str, bytes: &[u8]| {
+            let path = self.path(name);
+            fs::create_dir_all(path.parent().expect("a folder")).expect("folder");
+            fs::write(path, bytes).expect("written");
+        };
+        for (name, bytes) in images {
+            write(&format!("images/{name}"), bytes);
+        }
+        write("images/manifest.json", &manifest::sample(&images));
+        write("etc/plasma/ca.pem", b"ca");
+        write("etc/plasma/firstboot.toml", b"x");
+        write("gptmbr.bin", b"\x33\xc0boot");
+        write("bootx64.efi", b"MZ");
+        write("proc/cmdline", b"console=ttyS0\n");
+        fs::create_dir_all(self.path("proc/self")).expect("folder");
+        for place in ["proc/self/mountinfo", "sys"] {
+            std::os::unix::fs::symlink(Path::new("/").join(place), self.path(place)).expect("link");
         }
     }
 
@@ -67,7 +99,10 @@ impl Loop {
         settings.disk.chainfire = self.path("chainfire");
         settings.disk.ssh_keys = self.path("ssh");
         settings.state_dir = self.path("state");
+        settings.disk.bios_code = self.path("gptmbr.bin");
+        settings.disk.uefi_loader = self.path("bootx64.efi");
         settings.ca = self.path("etc/plasma/ca.pem");
+        settings.machine.root = self.folder.path().to_owned();
         world.settings = Arc::new(settings);
         world
     }
@@ -164,24 +199,7 @@ async fn a_blank_disk_gets_the_image_and_its_loaders() {
         return;
     }
     let Some(disk) = Loop::new(1500) else { return };
-    let mut world = disk.world();
-    let images: [(&str, &[u8]); 4] =
-        [("vmlinuz", b"k"), ("initrd", b"i"), ("root.squashfs", b"r"), ("plasma.squashfs", b"l")];
-    fs::create_dir_all(disk.path("images")).expect("folder");
-    for (name, bytes) in images {
-        fs::write(disk.path("images").join(name), bytes).expect("written");
-    }
-    fs::write(disk.path("images/manifest.json"), manifest::sample(&images)).expect("written");
-    fs::create_dir_all(disk.path("etc/plasma")).expect("folder");
-    fs::write(disk.path("etc/plasma/ca.pem"), b"ca").expect("written");
-    fs::write(disk.path("etc/plasma/firstboot.toml"), b"x").expect("written");
-    fs::create_dir_all(disk.path("proc/self")).expect("folder");
-    fs::write(disk.path("proc/cmdline"), b"console=ttyS0\n").expect("written");
-    std::os::unix::fs::symlink("/proc/self/mountinfo", disk.path("proc/self/mountinfo"))
-        .expect("link");
-    let mut settings = (*world.settings).clone();
-    settings.machine.root = disk.folder.path().to_owned();
-    world.settings = Arc::new(settings);
+    let world = disk.world();
     let (mut step, mut install) =
         (DiskStep::new(world.settings.clone()), InstallStep::new(world.settings.clone()));
     step.act(&world.context()).await.expect("laid out");
@@ -192,6 +210,29 @@ async fn a_blank_disk_gets_the_image_and_its_loaders() {
     disk.file().read_exact_at(&mut first, 0).expect("read");
     assert_eq!(first[510..], [0x55, 0xaa]);
     assert_ne!(first[..16], [0; 16]);
+}
+
+/// A volume group at rest on two disks, with consent for one.
+#[tokio::test]
+async fn half_of_a_volume_group_is_not_erased() {
+    let (Some(disk), Some(other)) = (Loop::new(64), Loop::new(64)) else { return };
+    let devices = [disk.device.as_str(), other.device.as_str()];
+    let config = ["--config", "devices { use_devicesfile = 0 }"];
+    let made = run("pvcreate", &[&["-q"], &config[..], &devices].concat())
+        .and_then(|_| run("vgcreate", &[&["-q", "plasma-test"], &config[..], &devices].concat()));
+    if made.is_none() {
+        eprintln!("left out: no lvm2, or it takes no loop devices");
+        return;
+    }
+    let mut world = disk.world().consent().with_disk(|disk| disk.min_gib = 0);
+    let mut settings = (*world.settings).clone();
+    settings.disk.loop_serials.insert(other.device.clone(), "SOMEBODYS".into());
+    world.settings = Arc::new(settings);
+    let mut step = DiskStep::new(world.settings.clone());
+    let refused = step.act(&world.context()).await.map_err(|fault| fault.code);
+    assert_eq!(refused, Err(crate::codes::DISK_SPANS));
+    let disks = RealDisks::new(&world.settings);
+    assert_eq!(disks.signatures(&disk.device).await, Ok(vec!["LVM2_member".to_owned()]));
 }
 
 #[tokio::test]

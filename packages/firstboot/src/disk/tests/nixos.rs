@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use super::super::Disks;
-use super::super::simulated::{Cut, SimDisk, Simulated};
+use super::super::simulated::{Cut, Simulated};
 use super::cuts::MOMENTS;
+use super::stops::stops;
 use super::world::{End, World, block_on};
 use crate::Target;
 
@@ -50,13 +51,12 @@ fn it_is_laid_out_installed_and_gone_over_to() {
     let done = machine.state().done.clone();
     let runs: Vec<&str> =
         done.iter().filter_map(|done| done.strip_prefix("run ")).map(|run| run.trim()).collect();
-    assert_eq!(runs.len(), 5, "{runs:?}");
+    assert_eq!(runs.len(), 4, "{runs:?}");
     assert_eq!(runs[0], "install -d -m 0700 -- /mnt/etc/credstore");
-    assert!(runs[1].contains("copy --from http://10.20.0.1:8080/boot/cache --to local?root=/mnt"));
-    assert!(runs[2].starts_with("nixos-install --root /mnt --system /nix/store/abc-"));
-    assert_eq!(runs[3], "sync --file-system -- /mnt");
-    assert!(runs[4].contains("--command-line=init=/nix/store/abc-nixos-system-node01/init "));
-    assert!(runs[4].ends_with(" systemd.machine_id=0123456789abcdef0123456789abcdef"));
+    assert!(runs[1].starts_with("nixos-install --root /mnt --system /nix/store/abc-"));
+    assert_eq!(runs[2], "sync --file-system -- /mnt");
+    assert!(runs[3].contains("--command-line=init=/nix/store/abc-nixos-system-node01/init "));
+    assert!(runs[3].ends_with(" systemd.machine_id=0123456789abcdef0123456789abcdef"));
     assert_eq!(machine.state().formats, 1);
 }
 
@@ -77,12 +77,41 @@ fn cut_at_every_operation_it_ends_in_its_system() {
     }
 }
 
+/// A reboot may find the disk, and one that does not is the last: only a person can choose the disk.
+#[test]
+fn where_kexec_is_refused_it_reboots_once_and_then_stops() {
+    let world = world();
+    let machine = world.machine(|state| state.kexec_refused = true);
+    assert_eq!(block_on(world.run(&machine)), End::Dead);
+    for start in 0..3 {
+        machine.reboot(start);
+        let End::Stopped(failure) = block_on(world.run(&machine)) else { panic!("not stopped") };
+        assert_eq!(failure.code, "FB-2103", "{failure:?}");
+        assert!(failure.hint.contains("boot the disk once"), "{failure:?}");
+    }
+    let reboots = machine.state().done.iter().filter(|done| *done == "systemctl reboot").count();
+    assert_eq!((reboots, machine.state().formats), (1, 1));
+    machine.state().root_on_disk = true;
+    machine.reboot(9);
+    assert_eq!(block_on(world.run(&machine)), End::Done);
+}
+
+/// Nor what its disk could not be laid out with, or what is not there to be put on it.
 #[test]
 fn without_a_ca_nothing_is_installed_that_could_not_enrol() {
-    let world = world();
-    let machine = world.machine(|state| drop(state.image.remove(Path::new("/etc/plasma/ca.pem"))));
-    let End::Stopped(failure) = block_on(world.run(&machine)) else { panic!("not stopped") };
-    assert_eq!(failure.code, "FB-2103", "{failure:?}");
+    for missing in [
+        "/etc/plasma/ca.pem",
+        "/etc/plasma/nixos/node01/devices",
+        "/etc/plasma/nixos/node01/format-mount",
+        "/etc/plasma/nixos/node01/mount",
+        "/etc/plasma/nixos/node01/system",
+        "/nix/store/abc-nixos-system-node01/init",
+    ] {
+        stops("FB-2103", world(), |state| drop(state.image.remove(Path::new(missing))));
+    }
+    stops("FB-2103", world(), |state| {
+        state.image.insert("/etc/plasma/nixos/node01/system".into(), b"/run/x\n".to_vec());
+    });
 }
 
 /// After the erasing whatever stops is left to a person: started again, it would erase again.
@@ -99,14 +128,7 @@ fn a_stop_after_the_erasing_says_that_the_disk_was_erased() {
 
 #[test]
 fn a_script_that_means_another_disk_stops() {
-    let world = world();
-    let machine = world.machine(|state| {
+    stops("FB-2010", world(), |state| {
         state.image.insert("/etc/plasma/nixos/node01/devices".into(), b"/dev/vdb\n".to_vec());
     });
-    let before: Vec<_> = machine.state().disks.iter().map(SimDisk::contents).collect();
-    let End::Stopped(failure) = block_on(world.run(&machine)) else { panic!("not stopped") };
-    assert_eq!(failure.code, "FB-2010");
-    let after: Vec<_> = machine.state().disks.iter().map(SimDisk::contents).collect();
-    assert!(before == after, "a disk was changed");
-    assert_eq!(machine.state().formats, 0);
 }

@@ -1,5 +1,7 @@
 //! What must stop stops with its code, at once, and not a byte of any disk is changed.
 
+use std::path::Path;
+
 use inventory::DiskMatch;
 
 use super::super::claim::{Claim, OFFSET, Stage};
@@ -7,7 +9,7 @@ use super::super::os::BlockKind;
 use super::super::simulated::{SimDisk, Stack, State};
 use super::world::{End, FIRST, MIB, SECOND, World, block_on, old_stacks};
 
-fn stops(code: &str, world: World, change: impl FnOnce(&mut State)) {
+pub(super) fn stops(code: &str, world: World, change: impl FnOnce(&mut State)) {
     let machine = world.machine(change);
     let before: Vec<_> = machine.state().disks.iter().map(SimDisk::contents).collect();
     let end = block_on(world.run(&machine));
@@ -59,6 +61,29 @@ fn a_foreign_disk_without_consent_stops() {
     // the consent for another disk is none for this one
     let other = World::new().with_disk(|disk| disk.consent_to_erase = vec!["SOMEBODYS".into()]);
     stops("FB-2003", other, old_stacks);
+}
+
+/// What is reported is what is judged: only an empty disk is empty to the operator too.
+#[test]
+fn the_report_of_a_disk_has_all_that_it_would_stop_for() {
+    let machine = World::new().machine(|state| {
+        let mut more = [("/dev/vdc", "RAW"), ("/dev/vdd", "CLAIMED"), ("/dev/vde", "LOCKED")]
+            .map(|(path, serial)| SimDisk::new(path, serial, 4));
+        more[0].put(7000, b"x");
+        more[1].put(OFFSET, &claim("node02", CLUSTER, "CLAIMED"));
+        more[2].read_only = true;
+        state.disks.extend(more);
+    });
+    let seen = block_on(super::super::seen(&machine));
+    let traces: Vec<_> = seen.iter().map(|disk| disk.traces.join(", ")).collect();
+    let expected = [
+        "",
+        "PMBR, ext4, gpt, /dev/vdb1",
+        "data of no known kind within 1 MiB of byte 0",
+        "plasma-claim",
+        "read-only",
+    ];
+    assert_eq!(traces, expected);
 }
 
 #[test]
@@ -125,6 +150,38 @@ fn an_array_that_reaches_to_another_disk_stops_even_with_consent() {
     });
 }
 
+/// Nothing runs, and so nothing above the disks says that they belong together.
+#[test]
+fn an_array_or_group_at_rest_that_reaches_to_another_disk_stops_even_with_consent() {
+    let member = |disk: &mut SimDisk, at: u64, magic: &[u8], id: (u64, &[u8])| {
+        disk.put(at, magic);
+        disk.put(id.0, id.1);
+    };
+    let array = |state: &mut State, ids: [&[u8]; 2]| {
+        state.disks[0].divide(&[(MIB, 100 * MIB)]);
+        for (disk, id) in ids.into_iter().enumerate() {
+            let magic = [0xfc, 0x4e, 0x2b, 0xa9];
+            member(&mut state.disks[disk], MIB + 4096, &magic, (MIB + 4096 + 16, id));
+        }
+    };
+    stops("FB-2005", World::new().consent(), |state| array(state, [b"one", b"one"]));
+    stops("FB-2005", World::new().consent(), |state| {
+        state.disks.push(SimDisk::new("/dev/vdc", "ANOTHER", 4));
+        for disk in [0, 2] {
+            member(&mut state.disks[disk], 512, b"LABELONE", (512 + 32, b"group"));
+        }
+    });
+    // two arrays, each on its own disk, or the other disk's data consented to
+    let both = ["PLASMA-DISK01".into(), "SOMEBODYS".into()];
+    let consent = World::new().with_disk(|disk| disk.consent_to_erase = both.into());
+    for (world, ids) in [(World::new().consent(), [b"one", b"two"]), (consent, [b"one", b"one"])] {
+        let machine = world.machine(|state| array(state, ids.map(|id| id.as_slice())));
+        let other = machine.state().disks[1].contents();
+        assert_eq!(block_on(world.run(&machine)), End::Done);
+        assert!(machine.state().disks[1].contents() == other, "the other disk was changed");
+    }
+}
+
 #[test]
 fn a_disk_that_carries_the_running_system_stops() {
     stops("FB-2006", World::new().consent(), |state| {
@@ -149,6 +206,30 @@ fn what_was_laid_out_and_is_gone_is_not_made_again() {
     let End::Stopped(failure) = block_on(world.run(&machine)) else { panic!("not stopped") };
     assert_eq!(failure.code, "FB-2009");
     assert!(machine.state().disks[0].contents() == before, "the disk was changed");
+}
+
+/// Whatever an install would miss, it misses before the disk is touched.
+#[test]
+fn an_image_that_cannot_be_installed_stops_at_an_untouched_disk() {
+    for path in [
+        "/etc/plasma/ca.pem",
+        "/etc/plasma/firstboot.toml",
+        "/usr/lib/EXTLINUX/gptmbr.bin",
+        "/usr/lib/systemd/boot/efi/systemd-bootx64.efi",
+    ] {
+        stops("FB-2101", World::new(), |state| drop(state.image.remove(Path::new(path))));
+    }
+    let manifest = |change: fn(&mut serde_json::Value)| {
+        move |state: &mut State| {
+            let text = state.server.get_mut("manifest").expect("served");
+            let mut value = serde_json::from_slice(text).expect("JSON");
+            change(&mut value);
+            *text = value.to_string().into_bytes();
+        }
+    };
+    stops("FB-2101", World::new(), manifest(|value| value["target"] = "nixos".into()));
+    let long = manifest(|value| value["files"]["initrd"]["bytes"] = (1_u64 << 30).into());
+    stops("FB-2101", World::new(), long);
 }
 
 #[test]

@@ -71,7 +71,6 @@ impl World {
             target: self.target,
             machine_id: "0123456789abcdef0123456789abcdef",
             images: "http://10.20.0.1:8080/boot/images",
-            state_dir: &self.settings.state_dir,
         }
     }
 
@@ -134,7 +133,7 @@ impl World {
             state.server.insert(url, bytes.to_vec());
         }
         let text = manifest::sample(&images);
-        state.server.insert("http://10.20.0.1:8080/boot/images/manifest.json".into(), text);
+        state.server.insert("manifest".into(), text);
         // the kernel and initrd were loaded by the firmware: they are not in the running system
         for (path, bytes) in [
             ("/run/plasma/images/root.squashfs", b"root".as_slice()),
@@ -146,6 +145,9 @@ impl World {
             ("/usr/lib/EXTLINUX/gptmbr.bin", b"\x33\xc0boot"),
             ("/etc/plasma/nixos/node01/devices", b"/dev/vda\n"),
             ("/etc/plasma/nixos/node01/system", b"/nix/store/abc-nixos-system-node01\n"),
+            ("/etc/plasma/nixos/node01/format-mount", b"#!"),
+            ("/etc/plasma/nixos/node01/mount", b"#!"),
+            ("/nix/store/abc-nixos-system-node01/init", b"#!"),
             ("/usr/lib/systemd/boot/efi/systemd-bootx64.efi", b"MZ"),
         ] {
             state.image.insert(PathBuf::from(path), bytes.to_vec());

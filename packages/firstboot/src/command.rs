@@ -1,4 +1,5 @@
-//! Runs the system's commands: arguments as they are, never a shell, always with a deadline.
+//! Runs the system's commands: arguments as they are, never a shell, always with a deadline. Only
+//! the services themselves are started elsewhere, in `supervisor`.
 
 use std::ffi::OsStr;
 use std::path::Path;
