@@ -19,8 +19,8 @@ use crate::codes;
 use crate::follow::{self, Gates};
 use crate::joining::Urls;
 use crate::server::{
-    Gauges, Headers, Hub, Lessor, Metrics, Node, Passwords, Peers, QueueLimits, Services, Sessions,
-    feed, promote_learners,
+    Gauges, Headers, Hub, Lessor, Metrics, Node, Passwords, Peers, QueueLimits, Rates, Services,
+    Sessions, feed, promote_learners,
 };
 use crate::settings::Settings;
 use crate::store::{Reader, Store};
@@ -80,6 +80,7 @@ impl Ground {
             full: AtomicBool::new(false),
             metrics: Metrics::new(&registry).map_err(twice)?,
             passwords: Passwords::new(settings.auth.bcrypt_cost),
+            rates: Rates::default(),
             token_seconds: settings.auth.token_seconds,
             stop: stop.clone(),
         });

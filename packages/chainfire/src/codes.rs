@@ -42,6 +42,11 @@ pub const FORBIDDEN: Code = Code("CF-1018");
 /// Users and roles cannot be changed in this way.
 pub const USERS: Code = Code("CF-1019");
 
+/// A namespace is over its quota.
+pub const OVER_QUOTA: Code = Code("CF-1020");
+/// A namespace has no quota.
+pub const NO_QUOTA: Code = Code("CF-1021");
+
 /// Nobody leads.
 pub const NO_LEADER: Code = Code("CF-2001");
 /// The call must go to the leader, and this node is it no longer.

@@ -5,7 +5,10 @@ pub struct Command {
     /// Who asks. Absent: nobody, which is what everybody is while authentication is off.
     #[prost(message, optional, tag = "15")]
     pub principal: ::core::option::Option<Principal>,
-    #[prost(oneof = "command::Request", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
+    #[prost(
+        oneof = "command::Request",
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13"
+    )]
     pub request: ::core::option::Option<command::Request>,
 }
 /// Nested message and enum types in `Command`.
@@ -36,6 +39,25 @@ pub mod command {
         Range(super::super::super::super::etcdserverpb::RangeRequest),
         #[prost(message, tag = "12")]
         Auth(super::AuthChange),
+        #[prost(message, tag = "13")]
+        Quota(super::QuotaChange),
+    }
+}
+/// Sets or deletes the limits of a namespace.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct QuotaChange {
+    #[prost(oneof = "quota_change::Change", tags = "1, 2")]
+    pub change: ::core::option::Option<quota_change::Change>,
+}
+/// Nested message and enum types in `QuotaChange`.
+pub mod quota_change {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Change {
+        #[prost(message, tag = "1")]
+        Set(super::super::super::v1::Quota),
+        /// Its prefix.
+        #[prost(bytes, tag = "2")]
+        Delete(::prost::bytes::Bytes),
     }
 }
 /// A user, as the member that took the request knew it.

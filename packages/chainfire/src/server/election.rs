@@ -37,6 +37,7 @@ impl Election for ElectionService {
     ) -> Result<Response<CampaignResponse>, Status> {
         let turns = self.0.of(&request).await?;
         let CampaignRequest { name, lease, value } = request.into_inner();
+        turns.admit_under(&name).await?;
         let (Place { key, rev, lease }, header) = turns.take(&name, lease, value).await?;
         let leader = Some(LeaderKey { name, key, rev, lease });
         Ok(Response::new(CampaignResponse { header, leader }))
@@ -49,6 +50,7 @@ impl Election for ElectionService {
         let turns = self.0.of(&request).await?;
         let ProclaimRequest { leader: key, value } = request.into_inner();
         let LeaderKey { key, rev, lease, .. } = leader(key)?;
+        turns.admit(&key).await?;
         self.0.node.demand_room()?;
         let put = PutRequest { key: key.clone(), value, lease, ..Default::default() };
         match turns.write(&key, rev, Op::RequestPut(put)).await? {
@@ -62,7 +64,9 @@ impl Election for ElectionService {
         request: Request<LeaderRequest>,
     ) -> Result<Response<LeaderResponse>, Status> {
         let turns = self.0.of(&request).await?;
-        let holder = turns.holder(&request.into_inner().name).await?;
+        let name = request.into_inner().name;
+        turns.admit_under(&name).await?;
+        let holder = turns.holder(&name).await?;
         let header = holder.header;
         match holder.kvs.into_iter().next() {
             Some(kv) => Ok(Response::new(LeaderResponse { header, kv: Some(kv) })),
@@ -78,6 +82,7 @@ impl Election for ElectionService {
     ) -> Result<Response<Self::ObserveStream>, Status> {
         let turns = self.0.of(&request).await?;
         let name = request.into_inner().name;
+        turns.admit_under(&name).await?;
         let (tell, told) = mpsc::channel(OBSERVED);
         tokio::spawn(async move {
             let done = tell.clone();
@@ -99,6 +104,7 @@ impl Election for ElectionService {
     ) -> Result<Response<ResignResponse>, Status> {
         let turns = self.0.of(&request).await?;
         let LeaderKey { key, rev, lease, .. } = leader(request.into_inner().leader)?;
+        turns.admit(&key).await?;
         // one that has lost its place already has nothing to resign from
         let header = turns.leave(&Place { key, rev, lease }).await?;
         Ok(Response::new(ResignResponse { header }))

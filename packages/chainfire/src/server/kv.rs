@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status};
 
 use super::auth::Caller;
 use super::node::{Node, mismatch};
+use super::quota::each_key;
 use super::refusal;
 use crate::store::auth::guard::Guard;
 use crate::store::{Auth, AuthError, Reader, Reply, StoreError, check};
@@ -78,6 +79,7 @@ impl Kv for KvService {
         let caller = node.caller(&request).await?;
         let request = request.into_inner();
         check::range(&request).map_err(refusal::store)?;
+        node.admit(&caller, |guard| guard.range(&request), |see| see(&request.key)).await?;
         node.metrics.range.inc();
         if !request.serializable {
             node.barrier().await?;
@@ -105,6 +107,7 @@ impl Kv for KvService {
         let request = request.into_inner();
         check::put(&request).map_err(refusal::store)?;
         node.allow(&caller, |guard| guard.put(&request)).await?;
+        node.admit_allowed(|see| see(&request.key))?;
         node.demand_room()?;
         node.metrics.put.inc();
         match node.propose_as(&caller, Command::Put(request)).await? {
@@ -126,6 +129,7 @@ impl Kv for KvService {
         let request = request.into_inner();
         check::delete_range(&request).map_err(refusal::store)?;
         node.allow(&caller, |guard| guard.delete_range(&request)).await?;
+        node.admit_allowed(|see| see(&request.key))?;
         node.metrics.delete_range.inc();
         match node.propose_as(&caller, Command::DeleteRange(request)).await? {
             Reply::DeleteRange(mut answer) => {
@@ -142,6 +146,7 @@ impl Kv for KvService {
         let caller = node.caller(&request).await?;
         let request = request.into_inner();
         check::txn(&request, node.limits.txn_ops).map_err(refusal::store)?;
+        node.admit(&caller, |guard| guard.txn(&request), |see| each_key(&request, see)).await?;
         node.metrics.txn.inc();
         let mut answer = if check::is_read_only(&request) {
             if !check::is_serializable(&request) {

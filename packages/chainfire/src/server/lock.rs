@@ -19,6 +19,7 @@ impl Lock for LockService {
     async fn lock(&self, request: Request<LockRequest>) -> Result<Response<LockResponse>, Status> {
         let turns = self.0.of(&request).await?;
         let LockRequest { name, lease } = request.into_inner();
+        turns.admit_under(&name).await?;
         let (place, header) = turns.take(&name, lease, Bytes::new()).await?;
         Ok(Response::new(LockResponse { header, key: place.key }))
     }
@@ -34,6 +35,7 @@ impl Lock for LockService {
         let delete = DeleteRangeRequest { key, ..Default::default() };
         check::delete_range(&delete).map_err(refusal::store)?;
         node.allow(&caller, |guard| guard.delete_range(&delete)).await?;
+        node.admit_allowed(|see| see(&delete.key))?;
         match node.propose_as(&caller, Command::DeleteRange(delete)).await? {
             Reply::DeleteRange(mut answer) => {
                 node.headers.complete(&mut answer.header);

@@ -17,6 +17,7 @@ mod maintenance;
 mod metrics;
 mod node;
 mod peers;
+mod quota;
 mod range_stream;
 pub(crate) mod refusal;
 mod turn;
@@ -29,6 +30,7 @@ use api::chainfire::gossip_peer_server::GossipPeerServer;
 use api::chainfire::gossip_server::GossipServer;
 use api::chainfire::local_server::LocalServer;
 use api::chainfire::membership_server::MembershipServer;
+use api::chainfire::quotas_server::QuotasServer;
 use api::etcdserverpb::auth_server::AuthServer;
 use api::etcdserverpb::cluster_server::ClusterServer;
 use api::etcdserverpb::kv_server::KvServer;
@@ -48,6 +50,7 @@ pub(crate) use lessor::Lessor;
 pub(crate) use metrics::{Gauges, Metrics};
 pub(crate) use node::Node;
 pub(crate) use peers::{Peers, SERVICE};
+pub(crate) use quota::Rates;
 #[cfg(all(test, feature = "simulation"))]
 pub(crate) use refusal::store as store_refusal;
 pub(crate) use version::VERSION;
@@ -108,6 +111,7 @@ impl Services {
             .add_service(LockServer::new(lock::LockService(turns)))
             .add_service(election)
             .add_service(MaintenanceServer::new(maintenance))
+            .add_service(QuotasServer::new(quota::QuotaService(node.clone())))
             .add_service(AuthServer::new(auth::AuthService(node)))
             .add_service(LocalServer::new(local::LocalService(self.node.clone())))
             .add_service(GossipServer::new(GossipService::new(

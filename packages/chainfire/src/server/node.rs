@@ -18,6 +18,7 @@ use super::header::Headers;
 use super::lessor::Lessor;
 use super::metrics::Metrics;
 use super::peers::Peers;
+use super::quota::Rates;
 use super::refusal;
 use crate::settings::Limits;
 use crate::store::{Reader, Reply, Store, encode};
@@ -43,6 +44,7 @@ pub(crate) struct Node {
     pub(crate) full: AtomicBool,
     pub(crate) metrics: Metrics,
     pub(crate) passwords: Passwords,
+    pub(crate) rates: Rates,
     /// How long a token is good, in seconds.
     pub(crate) token_seconds: u64,
     /// The process stops: endless streams end.

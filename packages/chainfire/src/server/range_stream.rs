@@ -28,6 +28,7 @@ pub(super) async fn answer(
     let request = request.into_inner();
     check::range(&request).map_err(refusal::store)?;
     streamable(&request)?;
+    node.admit(&caller, |guard| guard.range(&request), |see| see(&request.key)).await?;
     node.metrics.range.inc();
     if !request.serializable {
         node.barrier().await?;

@@ -10,7 +10,7 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
 use crate::codes;
-use crate::store::{AuthError, StoreError};
+use crate::store::{AuthError, StoreError, shown};
 
 /// One way to say no.
 #[derive(Debug)]
@@ -186,6 +186,12 @@ pub(crate) const INVALID_TOKEN: Refusal = refusal(
     codes::UNAUTHENTICATED,
     "log in again: it has expired, or the user has changed",
 );
+pub(crate) const NO_LIMITS: Refusal = refusal(
+    Code::InvalidArgument,
+    "chainfire: no quota is given",
+    codes::BAD_REQUEST,
+    "give a prefix and its limits; 0 is no limit",
+);
 pub(crate) const LONG_PASSWORD: Refusal = refusal(
     Code::InvalidArgument,
     "chainfire: the password is longer than 72 bytes",
@@ -348,6 +354,9 @@ pub(crate) fn store(error: StoreError) -> Status {
     const DAMAGED: Hint = hint("remove the damaged member and let it join anew");
     const ID: Hint = hint("use another id, or 0 to let the server choose");
     const TTL: Hint = hint("at most 9000000000 seconds");
+    const QUOTA: Hint = hint("delete keys of the namespace, or have root raise its quota");
+    const QUOTAS: Hint = hint("list the quotas; the prefix must be exactly one of theirs");
+    const FEWER: Hint = hint("delete some: at most 1000 namespaces have quotas");
     const MALFORMED: Hint = hint("report this with the member's log");
     const ENGINE: Hint = hint("this member's log says more; ask another member");
     let (code, hint) = match &error {
@@ -369,9 +378,26 @@ pub(crate) fn store(error: StoreError) -> Status {
         E::NotLessor => return Status::from(&NOT_LEADER),
         E::Malformed => (codes::BAD_REQUEST, MALFORMED),
         E::Auth(error) => about_users(*error),
+        E::OverQuota { .. } => (codes::OVER_QUOTA, QUOTA),
+        E::NoQuota => (codes::NO_QUOTA, QUOTAS),
+        E::TooManyQuotas => (codes::TOO_LARGE, FEWER),
         E::Engine(_) => (codes::ENGINE, ENGINE),
     };
     status(error.code(), error.to_string(), code, hint)
+}
+
+/// A namespace has had its requests for now.
+pub(crate) fn over_rate(prefix: &[u8], rate: u64) -> Status {
+    let prefix = shown(prefix);
+    status(
+        Code::ResourceExhausted,
+        format!(
+            "chainfire: quota of namespace \"{prefix}\" exceeded: {rate} requests a second on this \
+             member; slow down, or have root raise the quota"
+        ),
+        codes::OVER_QUOTA,
+        const { hint("try again in a moment; each member counts by itself") },
+    )
 }
 
 /// What users, roles and permissions refuse.
@@ -466,6 +492,9 @@ mod tests {
             StoreError::NoSpace,
             StoreError::LeaseNotFound,
             StoreError::TooManyOps,
+            StoreError::OverQuota { prefix: "a/".into(), what: "keys", limit: 5, used: 5 },
+            StoreError::NoQuota,
+            StoreError::TooManyQuotas,
             StoreError::Engine("disk".into()),
         ] {
             let status = store(error.clone());

@@ -65,6 +65,21 @@ impl Turns {
         Ok(Turns { caller, ..self.clone() })
     }
 
+    /// Counts a call to the namespaces that a key lies in. What the call does on the way, and after
+    /// a caller went away, is part of it.
+    ///
+    /// # Errors
+    /// One of them has had its requests for now; the caller may not even read the key.
+    pub(crate) async fn admit(&self, key: &Bytes) -> Result<(), Status> {
+        let read = one(key);
+        self.node.admit(&self.caller, |guard| guard.range(&read), |see| see(key)).await
+    }
+
+    /// As [`Turns::admit`], for the keys under a name.
+    pub(crate) async fn admit_under(&self, name: &Bytes) -> Result<(), Status> {
+        self.admit(&prefix(name)).await
+    }
+
     /// Stands in line and waits for the turn. A caller that goes away leaves the line.
     ///
     /// # Errors

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use api::chainfire_internal::{Command, Principal, command::Request};
+use api::chainfire_internal::{Command, Principal, QuotaChange, command::Request};
 use api::etcdserverpb::alarm_request::AlarmAction;
 use api::etcdserverpb::{
     AlarmMember, AlarmRequest, AlarmResponse, AlarmType, CompactionRequest, CompactionResponse,
@@ -22,6 +22,7 @@ use super::index::Slice;
 use super::layout::Version;
 use super::lease::{LeaseChange, LeaseOverlay};
 use super::overlay::Overlay;
+use super::quota::{QuotaOverlay, Usage};
 use super::state::{Shared, State, resolve};
 use super::{KeyRange, StoreError, check, past, range};
 
@@ -58,6 +59,7 @@ pub(super) struct Done {
     pub(super) alarms: Option<BTreeSet<(i32, u64)>>,
     /// Only if it changed.
     pub(super) auth: Option<Arc<Auth>>,
+    pub(super) quotas: QuotaOverlay,
     pub(super) changes: Vec<Change>,
     pub(super) leases: LeaseOverlay,
     pub(super) lease_changes: Vec<LeaseChange>,
@@ -73,6 +75,7 @@ impl<'a> Batch<'a> {
             lessor: state.lessor,
             alarms: None,
             auth: None,
+            quotas: QuotaOverlay::default(),
             changes: Vec::new(),
             leases: LeaseOverlay::default(),
             lease_changes: Vec::new(),
@@ -120,6 +123,7 @@ impl<'a> Batch<'a> {
                 self.done.auth = Some(Arc::new(next));
                 Reply::Auth
             }),
+            Request::Quota(change) => self.quota(&change).map(|()| Reply::Quota),
         };
         match &outcome {
             Ok(_) => self.end(),
@@ -163,7 +167,8 @@ impl<'a> Batch<'a> {
             Request::LeaseRemaining(_)
             | Request::LessorClaim(_)
             | Request::Alarm(_)
-            | Request::Auth(_) => (false, false),
+            | Request::Auth(_)
+            | Request::Quota(_) => (false, false),
         };
         if data && raised(AlarmType::Corrupt) {
             Err(StoreError::Corrupt)
@@ -185,6 +190,8 @@ impl<'a> Batch<'a> {
     fn undo(&mut self) {
         for change in self.done.changes.drain(self.begin..).rev() {
             self.overlay.pop(&change.key);
+            let (from, to) = (change.now.as_deref(), change.before.as_deref());
+            self.done.quotas.change(&self.state.quotas, &change.key, from, to);
             let lease = |entry: &Option<Arc<Entry>>| entry.as_ref().map_or(0, |entry| entry.lease);
             let (from, to) = (lease(&change.now), lease(&change.before));
             self.done.leases.move_key(&change.key, from, to);
@@ -230,6 +237,12 @@ impl<'a> Batch<'a> {
         if (request.ignore_value || request.ignore_lease) && before.is_none() {
             return Err(StoreError::KeyNotFound);
         }
+        let size = match &before {
+            Some(before) if request.ignore_value => before.size() as usize,
+            _ => request.value.len(),
+        };
+        let (quotas, old) = (&self.done.quotas, before.as_deref());
+        quotas.check(&self.state.quotas, &request.key, size, old)?;
         let values = self.shared.values(self.state.spaces);
         let mut response = PutResponse::default();
         if let (true, Some(before)) = (request.prev_kv, &before) {
@@ -315,8 +328,24 @@ impl<'a> Batch<'a> {
         let lease = |entry: &Option<Arc<Entry>>| entry.as_ref().map_or(0, |entry| entry.lease);
         let (from, to) = (lease(&change.before), lease(&change.now));
         self.done.leases.move_key(&change.key, from, to);
+        let (before, now) = (change.before.as_deref(), change.now.as_deref());
+        self.done.quotas.change(&self.state.quotas, &change.key, before, now);
         self.overlay.push(change.key.clone(), change.revision, change.now.clone());
         self.done.changes.push(change);
+    }
+
+    fn quota(&mut self, change: &QuotaChange) -> Result<(), StoreError> {
+        let mut quotas = std::mem::take(&mut self.done.quotas);
+        let count = |prefix: &Bytes| {
+            let mut usage = Usage::default();
+            for entry in self.slice(&KeyRange::prefix(prefix), usize::MAX).iter() {
+                usage.add(Usage::of(entry));
+            }
+            usage
+        };
+        let set = quotas.set(&self.state.quotas, change, count);
+        self.done.quotas = quotas;
+        set
     }
 
     fn compact(&mut self, request: &CompactionRequest) -> Result<CompactionResponse, StoreError> {

@@ -44,6 +44,8 @@ pub enum Reply {
     Alarm(AlarmResponse),
     /// Users and roles are changed.
     Auth,
+    /// Limits on namespaces are changed.
+    Quota,
 }
 
 /// The answer to one command.

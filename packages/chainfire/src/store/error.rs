@@ -58,6 +58,27 @@ pub enum StoreError {
     /// The proposer of an expiry or a note was not the lessor when it was applied.
     #[error("chainfire: not the lessor any more")]
     NotLessor,
+    /// A namespace would hold more than it may.
+    #[error(
+        "chainfire: quota of namespace \"{prefix}\" exceeded: {used} of {limit} {what} are used; delete \
+         keys under it, or have root raise the quota"
+    )]
+    OverQuota {
+        /// What the namespace's keys begin with, with escapes.
+        prefix: String,
+        /// Keys or bytes.
+        what: &'static str,
+        /// How many it may hold.
+        limit: u64,
+        /// How many it holds.
+        used: i64,
+    },
+    /// There are no limits of this prefix.
+    #[error("chainfire: this namespace has no quota")]
+    NoQuota,
+    /// More than [`super::QUOTAS_MAX`] namespaces.
+    #[error("chainfire: too many namespaces have quotas")]
+    TooManyQuotas,
     /// Users, roles or permissions stand in the way.
     #[error(transparent)]
     Auth(#[from] AuthError),
@@ -80,8 +101,8 @@ impl StoreError {
             | Self::TooLarge
             | Self::Malformed => Code::InvalidArgument,
             Self::Compacted | Self::FutureRevision | Self::LeaseTtlTooLarge => Code::OutOfRange,
-            Self::NoSpace => Code::ResourceExhausted,
-            Self::LeaseNotFound => Code::NotFound,
+            Self::NoSpace | Self::OverQuota { .. } | Self::TooManyQuotas => Code::ResourceExhausted,
+            Self::LeaseNotFound | Self::NoQuota => Code::NotFound,
             Self::LeaseExists | Self::NotLessor => Code::FailedPrecondition,
             Self::Corrupt => Code::DataLoss,
             Self::Auth(error) => error.code(),

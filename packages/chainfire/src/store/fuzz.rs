@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use api::chainfire_internal::Command;
+use api::chainfire::Quota;
+use api::chainfire_internal::quota_change::Change;
+use api::chainfire_internal::{Command, QuotaChange};
 use api::etcdserverpb::{PutRequest, RangeRequest, TxnRequest, WatchCreateRequest};
 use bytes::Bytes;
 use consensus::SnapshotSource;
@@ -66,8 +68,15 @@ fn store() -> Option<Store> {
             ..Default::default()
         }))
     };
-    store.run(1, &[put("a"), put("b/1"), put("b/2"), put("a")], |_| {}).ok()?;
+    let begin = [encode(limited("b")), put("a"), put("b/1"), put("b/2"), put("a")];
+    store.run(1, &begin, |_| {}).ok()?;
     Some(store)
+}
+
+fn limited(prefix: &'static str) -> Request {
+    let prefix = prefix.into();
+    let quota = Quota { prefix, keys: 5, bytes: 1000, requests_per_second: 10 };
+    Request::Quota(QuotaChange { change: Some(Change::Set(quota)) })
 }
 
 /// Applies anything, twice: the second time it meets its own work.
@@ -110,6 +119,8 @@ fn commands() -> Vec<Vec<u8>> {
         Request::LeaseExpire(log::LeaseExpire { ids: vec![7, 8], claim: 0 }),
         Request::LessorClaim(log::LessorClaim {}),
         Request::Alarm(AlarmRequest { action: 1, member_id: 1, alarm: 1 }),
+        limited("b/"),
+        Request::Quota(QuotaChange { change: Some(Change::Delete("b".into())) }),
     ]
     .map(|request| encode(request).to_vec())
     .into()

@@ -147,5 +147,11 @@ fn small_state(state: &State) -> Vec<u8> {
         out.put_slice(&key);
         out.put_slice(record.as_deref().unwrap_or_default());
     }
+    for (prefix, quota) in state.quotas.limits.iter() {
+        let usage = state.quotas.usage(prefix);
+        out.put_slice(&quota.encode_to_vec());
+        out.put_i64(usage.keys);
+        out.put_i64(usage.bytes);
+    }
     out
 }

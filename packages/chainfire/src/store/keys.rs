@@ -35,6 +35,18 @@ impl KeyRange {
         KeyRange { start: Bytes::new(), end: End::Open }
     }
 
+    /// All keys that begin with a prefix.
+    pub fn prefix(prefix: &Bytes) -> KeyRange {
+        let mut end = prefix.to_vec();
+        while let Some(last) = end.pop() {
+            if last < u8::MAX {
+                end.push(last + 1);
+                return KeyRange { start: prefix.clone(), end: End::Before(end.into()) };
+            }
+        }
+        KeyRange { start: prefix.clone(), end: End::Open }
+    }
+
     /// The key, when it is only one.
     pub fn point(&self) -> Option<&Bytes> {
         matches!(self.end, End::Point).then_some(&self.start)

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `v` | escaped user key ‖ inverted revision ‖ inverted sub-revision → version of the key |
 //! | `e` | revision ‖ sub-revision → what changed, and which version it replaced |
-//! | `s` | small state: revision, compaction, leases, alarms |
+//! | `s` | small state: revision, compaction, leases, alarms, users, limits on namespaces |
 //! | `meta` | format, which generation of the three is in use, consensus' marks |
 //!
 //! The newest version of a key comes first, so a read at a revision is one seek. The three spaces

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use bytes::Bytes;
 use consensus::{Applied, Fatal, GroupId, Machine, Mark, Persist, SnapshotSource};
@@ -18,6 +18,7 @@ use super::compact::{self, Compactor};
 use super::entry::Entry;
 use super::events::{Before, Changes, Ring, event, grave};
 use super::layout::{self, EventRecord, META, Replaced, Spaces, Version};
+use super::quota;
 use super::snapshot::{SpacePairs, Unpack};
 use super::state::{Shared, StoreOptions, load};
 use super::{Reader, StoreError};
@@ -71,6 +72,7 @@ impl Store {
             in_use: AtomicI64::new(loaded.in_use),
             removal: Arc::new(Mutex::new(())),
             auth: AuthSignal::new(loaded.state.auth.enabled()),
+            rates: AtomicBool::new(loaded.state.quotas.has_rates()),
             state: RwLock::new(loaded.state),
         });
         shared.cache.turn(loaded.cached, []);
@@ -165,6 +167,15 @@ impl Store {
                 }
             }
         }
+        if let Some(now) = &done.quotas.limits {
+            let before = self.shared.state.read().quotas.limits.clone();
+            for (key, record) in quota::changed(&before, now) {
+                match record {
+                    Some(record) => batch.put(spaces.small, key, record),
+                    None => batch.delete(spaces.small, key),
+                }
+            }
+        }
         let mut number = |key: &'static [u8], before: i64, now: i64| {
             if before != now {
                 batch.put(spaces.small, key, layout::number(now));
@@ -200,6 +211,9 @@ impl Store {
                 // under the lock: who sees anything that comes later sees the signal too
                 self.shared.auth.set(auth.enabled());
                 state.auth = auth;
+            }
+            if state.quotas.apply(done.quotas) {
+                self.shared.rates.store(state.quotas.has_rates(), Ordering::Relaxed);
             }
             state.leases.apply(done.leases);
             state.index.apply(done.newest)
@@ -356,6 +370,7 @@ impl Store {
         let before = {
             let mut state = shared.state.write();
             shared.auth.set(loaded.state.auth.enabled());
+            shared.rates.store(loaded.state.quotas.has_rates(), Ordering::Relaxed);
             std::mem::replace(&mut *state, loaded.state)
         };
         compact::publish(&shared.removed, loaded.removed);

@@ -15,9 +15,9 @@
 //! - A revision at or above the compaction can be read in full; what is removed in the background is
 //!   out of every reader's reach before it goes.
 //!
-//! Absent on purpose: deadlines of leases, watchers, the quota in bytes of the whole store, tokens and
-//! passwords. They are the server's, which proposes what it decided. What a user may touch is judged
-//! here, when a command is applied.
+//! Absent on purpose: deadlines of leases, watchers, the quota in bytes of the whole store, rates,
+//! tokens and passwords. They are the server's, which proposes what it decided. What a user may touch,
+//! and how much a namespace may hold, is judged here, when a command is applied.
 
 mod apply;
 pub mod auth;
@@ -44,6 +44,7 @@ mod pages;
 mod past;
 #[cfg(all(test, feature = "simulation"))]
 pub(crate) mod peek;
+mod quota;
 mod range;
 mod reader;
 mod recent;
@@ -70,6 +71,7 @@ pub use keys::KeyRange;
 pub use lease::{LeaseChange, LeaseInfo, MAX_LEASE_TTL};
 pub use machine::Store;
 pub use pages::{Page, Pages, Totals};
+pub use quota::{QUOTAS_MAX, shown};
 pub use reader::Reader;
 pub use snapshot::Pack;
 pub(crate) use snapshot::{Chunks, MAGIC as STREAM_MAGIC};

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use api::chainfire::{Quota, QuotaUsage};
 use api::etcdserverpb::request_op::Request;
 use api::etcdserverpb::response_op::Response;
 use api::etcdserverpb::{
@@ -20,6 +21,7 @@ use super::history::{self, History};
 use super::index::Slice;
 use super::layout::Spaces;
 use super::lease::LeaseInfo;
+use super::quota;
 use super::recent::Recent;
 use super::snapshot::Pack;
 use super::state::{Shared, State};
@@ -278,6 +280,31 @@ impl Reader {
         if removed.wait_for(|done| *done >= revision).await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+
+    /// Limits on namespaces, and what they hold, by prefix.
+    pub fn quotas(&self) -> Vec<QuotaUsage> {
+        let state = self.shared.state.read();
+        let usage = |(prefix, quota): (&Bytes, &Quota)| {
+            let used = state.quotas.usage(prefix);
+            let count = |number: i64| number.max(0) as u64;
+            let (keys, bytes) = (count(used.keys), count(used.bytes));
+            QuotaUsage { quota: Some(quota.clone()), keys, bytes }
+        };
+        state.quotas.limits.iter().map(usage).collect()
+    }
+
+    /// Whether any namespace has a limit on requests. Costs one load.
+    pub fn has_rates(&self) -> bool {
+        self.shared.rates.load(Ordering::Relaxed)
+    }
+
+    /// The limits on requests that hold for a key: prefix, and requests a second.
+    pub fn rates_of(&self, key: &[u8]) -> Vec<(Bytes, u64)> {
+        let limits = self.shared.state.read().quotas.limits.clone();
+        let found = quota::matching(&limits, key).into_iter();
+        let rates = found.filter(|(_, quota)| quota.requests_per_second > 0);
+        rates.map(|(prefix, quota)| (prefix.clone(), quota.requests_per_second)).collect()
     }
 
     /// Users and roles.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicBool, AtomicI64};
 
 use engine::{Engine, Order, Snapshot};
 use parking_lot::{Mutex, RwLock};
@@ -14,6 +14,7 @@ use super::events::Ring;
 use super::index::Index;
 use super::layout::{self, Spaces, Version};
 use super::lease::{LeaseInfo, LeaseTable};
+use super::quota::{self, Quotas};
 use super::values::Values;
 use super::{StoreError, past};
 
@@ -46,6 +47,7 @@ pub(super) struct State {
     /// Kind and member.
     pub(super) alarms: BTreeSet<(i32, u64)>,
     pub(super) auth: Arc<Auth>,
+    pub(super) quotas: Quotas,
 }
 
 impl State {
@@ -79,6 +81,8 @@ pub(super) struct Shared {
     pub(super) in_use: AtomicI64,
     /// Tells readers that users or roles changed.
     pub(super) auth: AuthSignal,
+    /// Whether any namespace has a limit on requests.
+    pub(super) rates: AtomicBool,
     /// Held for each step of removal, and by whoever replaces the state.
     pub(super) removal: Arc<Mutex<()>>,
 }
@@ -160,6 +164,7 @@ pub(super) fn load(
         }
         entries.push(entry);
     }
+    let quotas = quota::load(engine, spaces, entries.iter())?;
     let state = State {
         spaces,
         revision: number(layout::REVISION_KEY, 1)?,
@@ -169,6 +174,7 @@ pub(super) fn load(
         leases,
         alarms,
         auth: Arc::new(auth::load(engine, spaces)?),
+        quotas,
     };
     Ok(Loaded { state, removed, in_use, cached })
 }

@@ -10,7 +10,7 @@ use consensus::Fatal;
 
 use super::layout::{self, EventRecord, Replaced, Version};
 use super::snapshot::Unpack;
-use super::{StoreError, auth};
+use super::{StoreError, auth, quota};
 
 /// Which of the three spaces a record belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -165,6 +165,8 @@ impl Census {
         } else if layout::is_alarm(key) {
             layout::read_alarm(key)?;
             self.alarms += 1;
+        } else if quota::is_quota(key) {
+            quota::read(key, &record.value)?;
         }
         if self.compacted > self.revision && key == layout::REVISION_KEY {
             return Err(layout::damaged("compaction"));
@@ -190,7 +192,8 @@ pub(crate) struct Turn {
 }
 
 /// The small state for a new cluster: nobody holds the lessor's part, alarms, which name members
-/// that are not there any more, are off, and tokens of the old cluster are none of the new one's.
+/// that are not there any more, are off, and tokens of the old cluster are none of the new one's. Users and limits on namespaces go
+/// along.
 pub(crate) fn turn(small: &mut BTreeMap<Bytes, Bytes>, turn: Turn) -> Result<i64, StoreError> {
     small.retain(|key, _| key != layout::LESSOR_KEY && !layout::is_alarm(key));
     auth::rekey(small, rand::random())?;

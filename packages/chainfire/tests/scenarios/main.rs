@@ -31,6 +31,7 @@ mod kills;
 mod lagging;
 mod leaders;
 mod leases;
+mod quotas;
 mod stream;
 mod watches;
 

@@ -40,7 +40,7 @@ impl Guard<'_> {
                 self.auth.check_user(self.who)?;
                 self.lease(revoke.id, Access::Write)
             }
-            Request::Auth(_) => self.auth.check_root(self.who),
+            Request::Auth(_) | Request::Quota(_) => self.auth.check_root(self.who),
             Request::LeaseRemaining(_)
             | Request::LeaseExpire(_)
             | Request::LessorClaim(_)

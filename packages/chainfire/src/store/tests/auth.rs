@@ -65,7 +65,7 @@ fn disable() -> Request {
 }
 
 /// A store with users that have what their names say, and authentication enabled.
-fn world() -> Bench {
+pub(super) fn world() -> Bench {
     let mut bench = Bench::new();
     for request in [
         user_add("root"),
@@ -87,7 +87,7 @@ fn world() -> Bench {
 
 impl Bench {
     /// Somebody's command, with what the store knows now.
-    fn by(&mut self, user: &str, request: Request) -> Result<Reply, StoreError> {
+    pub(super) fn by(&mut self, user: &str, request: Request) -> Result<Reply, StoreError> {
         self.by_at(user, self.reader.auth().revision(), request)
     }
 

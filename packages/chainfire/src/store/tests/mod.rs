@@ -5,6 +5,7 @@ mod crash;
 mod install;
 mod model;
 mod pages;
+mod quota;
 mod random;
 mod reads;
 mod script;

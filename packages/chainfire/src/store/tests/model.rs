@@ -157,6 +157,7 @@ impl Model {
             }
             Request::Alarm(_) => unreachable!("the model has no alarms"),
             Request::Auth(_) => unreachable!("the model has no users"),
+            Request::Quota(_) => unreachable!("the model has no quotas"),
         }
     }
 
