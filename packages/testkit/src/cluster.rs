@@ -10,7 +10,6 @@ use crate::links::Links;
 use crate::net::{Block, http_get};
 use crate::{Process, binary, eventually, logs};
 use anyhow::{Context, Result, bail, ensure};
-use chainfire_client::Client;
 use identity::TlsFiles;
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -442,23 +441,6 @@ impl Cluster {
             true => Some(rpc::Tls::load(&self.operator)?),
             false => None,
         })
-    }
-
-    /// A client of all members.
-    pub fn client(&self) -> Result<Client> {
-        let all = (0..self.members.len()).map(|place| self.endpoint(place));
-        Ok(Client::connect(all, self.tls()?)?)
-    }
-
-    /// A client of one member.
-    pub fn client_of(&self, place: usize) -> Result<Client> {
-        Ok(Client::connect([self.endpoint(place)], self.tls()?)?)
-    }
-
-    /// A client of these members, the first one first.
-    pub fn client_of_these(&self, places: impl IntoIterator<Item = usize>) -> Result<Client> {
-        let these = places.into_iter().map(|place| self.endpoint(place));
-        Ok(Client::connect(these, self.tls()?)?)
     }
 
     /// The place of the leader, as a majority of all members says.

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod certificates;
+pub mod clients;
 pub mod clock;
 pub mod cluster;
 pub mod disk;

@@ -1,11 +1,14 @@
 //! A real process that ends with the test.
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
+
+/// How long a process may take to stop.
+const STOPS: Duration = Duration::from_secs(2);
 
 /// The binary of this name: `PLASMA_BIN_<NAME>` if set, else the one built beside the running test
 /// or program.
@@ -71,9 +74,17 @@ impl Process {
         kill_process(self.pid, signal).with_context(|| format!("signal {}", self.name))
     }
 
-    /// SIGSTOP.
+    /// SIGSTOP. It stands still when this returns: the signal is heard when one of its threads is
+    /// on a core again, and on a busy machine the others go on until then.
     pub fn pause(&mut self) -> Result<()> {
-        self.signal(Signal::STOP)
+        self.signal(Signal::STOP)?;
+        let begun = Instant::now();
+        let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
+        // who waits for a disk that stands still does not hear it before that moves again
+        while waitid(WaitId::Pid(self.pid), options)?.is_none() && begun.elapsed() < STOPS {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 
     /// SIGCONT.

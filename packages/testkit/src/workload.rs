@@ -1,5 +1,6 @@
 //! What runs while faults strike: writers, watchers, and clients whose history is recorded.
 
+use crate::Cluster;
 use crate::history::{Input, Output, Recorder, Value};
 use crate::watched::{self, Change, Revision};
 use anyhow::{Context, Result, bail, ensure};
@@ -13,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Where a watch began, and what it saw.
 type Seen = (i64, Vec<Revision>);
@@ -304,25 +305,45 @@ fn text(kv: chainfire_client::KeyValue) -> Value {
     String::from_utf8_lossy(&kv.value).into()
 }
 
+/// Writes a key until that is acknowledged: a change of leader may leave a write's fate unknown, and
+/// to write the same again must do no harm.
+pub async fn write(client: &Client, key: &str, value: &str) -> Result<()> {
+    crate::eventually("an acknowledged write", PATIENCE, || async {
+        client.put(key.to_owned(), value.to_owned()).await?;
+        Ok(())
+    })
+    .await
+}
+
 /// Waits until a put through this client succeeds; how long that took.
 pub async fn serves_again(client: &Client) -> Result<Duration> {
     let begun = std::time::Instant::now();
-    crate::eventually("the cluster serves", PATIENCE, || async {
-        client.put("serves", "again").await?;
-        Ok(())
-    })
-    .await?;
+    write(client, "serves", "again").await.context("the cluster serves")?;
     Ok(begun.elapsed())
+}
+
+/// Kills a member and starts it again; how long the others took to serve.
+pub async fn kill_and_restart(cluster: &mut Cluster, place: usize) -> Result<Duration> {
+    cluster.kill(place);
+    let gap = serves_again(&cluster.quick_client()?).await?;
+    cluster.spawn(place)?;
+    cluster.ready(place).await?;
+    Ok(gap)
 }
 
 /// Fails unless all members hold the same keys under a prefix, and the same history: the same log
 /// gives the same store.
-pub async fn same_everywhere(client: &Client, each: &[Client], prefix: &str) -> Result<()> {
+pub async fn same_everywhere(cluster: &Cluster, prefix: &str) -> Result<()> {
     let mut listings = Vec::new();
-    for client in each {
+    for client in cluster.client_of_each()? {
         listings.push(client.prefix(prefix.to_owned()).await?.kvs);
     }
     ensure!(listings.windows(2).all(|pair| pair[0] == pair[1]), "members differ under {prefix}");
+    same_history(&cluster.client()?).await
+}
+
+/// Waits until all members have the same history, by the hash of it.
+pub async fn same_history(client: &Client) -> Result<()> {
     let revision = client.revision().await?;
     crate::eventually("all members have the same hash", PATIENCE, || async {
         let hashes = client.hashes(revision).await;

@@ -5,10 +5,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use chainfire_client::{Client, Options};
+use chainfire_client::Client;
 use testkit::leases::{Ends, Leases};
 use testkit::tail::{self, Tail};
-use testkit::workload::{Registers, Writers, serves_again};
+use testkit::workload::{Registers, Writers, same_history, serves_again};
 use testkit::{Cluster, clock, eventually, logs};
 use tonic::transport::Channel;
 
@@ -89,31 +89,15 @@ impl Field {
         let namespaces = Command::new(&boots[0]).args(&boots[1..]).arg("true").output();
         let namespaces = namespaces.is_ok_and(|output| output.status.success());
         println!("{means:?}, monotonic clocks of their own: {namespaces}");
-        // The fourth, which does not run yet.
-        cluster.configure().await?;
         for known in ["no space left", "No space left", "was removed from the cluster"] {
             cluster.expect_error(known);
         }
-        let tls = cluster.tls()?;
-        let short = Options {
-            deadline: Duration::from_secs(3),
-            read_attempt: Duration::from_secs(1),
-            ..Options::default()
-        };
-        let places: Vec<usize> = (0..VOTERS).collect();
-        let client = cluster.client_of_these(places.clone())?;
-        let each = places.iter().map(|place| cluster.client_of(*place));
-        let each: Vec<Client> = each.collect::<Result<_>>()?;
-        let mut loaders = Vec::new();
-        for place in places {
-            let pinned = [cluster.endpoint(place)];
-            loaders.push(Client::connect_with(pinned, tls.clone(), short.clone())?);
-            let all = (0..VOTERS).map(|n| cluster.endpoint((place + n) % VOTERS));
-            loaders.push(Client::connect_with(all, tls.clone(), short.clone())?);
-        }
-        let channels = (0..VOTERS)
-            .map(|place| Ok(rpc::channel(&cluster.endpoint(place), tls.as_ref())?))
-            .collect::<Result<Vec<Channel>>>()?;
+        let (client, each) = (cluster.client()?, cluster.client_of_each()?);
+        let loaders = cluster.pinned_and_roaming()?;
+        let channels =
+            (0..VOTERS).map(|place| cluster.channel(place)).collect::<Result<Vec<_>>>()?;
+        // The fourth, which does not run yet and of which these clients know nothing.
+        cluster.configure().await?;
         let watching: Vec<Client> = each.iter().chain([&client]).cloned().collect();
         let tail = Tail::start(&client, &watching, "c/").await?;
         let leases = Leases::start(4, &channels, &loaders[1], "c/l/", seed);
@@ -165,7 +149,7 @@ impl Field {
         let truth = self.tail.judge(&self.client, &self.each).await?;
         self.sum.acked += tail::holds(&truth, writers.acked())?;
         self.sum.leases = self.leases.check()?;
-        self.same().await?;
+        same_history(&self.client).await?;
         for place in 0..VOTERS {
             if let Some(status) = self.cluster.process(place)?.ended() {
                 let log = logs::tail(&self.cluster.log(place), 30);
@@ -208,19 +192,6 @@ impl Field {
                 status.as_ref().is_ok_and(|status| status.leader == status.member)
             });
             leads.with_context(|| format!("{known:?}"))
-        })
-        .await
-    }
-
-    /// All members have the same history.
-    async fn same(&self) -> Result<()> {
-        let revision = self.client.revision().await?;
-        eventually("all members have the same hash", PATIENCE, || async {
-            let hashes = self.client.hashes(revision).await;
-            let known: Vec<u32> = hashes.iter().flat_map(|(_, hash)| hash).copied().collect();
-            ensure!(known.len() == hashes.len(), "{hashes:?}");
-            ensure!(known.windows(2).all(|pair| pair[0] == pair[1]), "{hashes:?}");
-            Ok(())
         })
         .await
     }

@@ -1,29 +1,9 @@
 //! Clean stops, and leases over the death of leaders. kill -9 under load is in `tests/scenarios`.
 
 use anyhow::{Result, ensure};
-use chainfire_client::{Client, Options};
 use std::time::Duration;
 use testkit::Cluster;
-use testkit::workload::serves_again;
-
-/// A client that finds the living quickly, to measure with.
-fn quick(cluster: &Cluster) -> Result<Client> {
-    let options = Options {
-        deadline: Duration::from_secs(2),
-        read_attempt: Duration::from_millis(500),
-        ..Options::default()
-    };
-    let all = (0..cluster.len()).map(|place| cluster.endpoint(place));
-    Ok(Client::connect_with(all, cluster.tls()?, options)?)
-}
-
-async fn kill_and_restart(cluster: &mut Cluster, place: usize) -> Result<Duration> {
-    cluster.kill(place);
-    let gap = serves_again(&quick(cluster)?).await?;
-    cluster.spawn(place)?;
-    cluster.ready(place).await?;
-    Ok(gap)
-}
+use testkit::workload::{kill_and_restart, serves_again};
 
 #[tokio::test]
 async fn a_stop_is_clean() -> Result<()> {
@@ -32,7 +12,7 @@ async fn a_stop_is_clean() -> Result<()> {
     let leader = cluster.leader().await?;
     let revision = client.put("k", "v").await?;
     cluster.terminate(leader).await?;
-    serves_again(&quick(&cluster)?).await?;
+    serves_again(&cluster.quick_client()?).await?;
     cluster.spawn(leader)?;
     cluster.ready(leader).await?;
     for place in 0..3 {

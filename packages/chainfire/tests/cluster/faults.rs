@@ -2,28 +2,14 @@
 //! recorded history is linearizable.
 
 use anyhow::{Result, ensure};
-use chainfire_client::{Client, Options};
+use chainfire_client::Options;
 use std::time::Duration;
 use testkit::Cluster;
-use testkit::workload::{Registers, Watchers, Writers, serves_again};
+use testkit::workload::{Registers, Watchers, Writers, serves_again, write};
 
 /// How long a fault lasts.
 fn lasting() -> Duration {
     Duration::from_secs(if testkit::soak() { 10 } else { 5 })
-}
-
-/// Writes "k" until that is acknowledged: a change of leader may leave a write's fate unknown, and
-/// to write the same again does no harm here.
-async fn write(client: &Client, value: &str) -> Result<()> {
-    testkit::eventually("an acknowledged write", Duration::from_secs(30), || async {
-        client.put("k", value.to_owned()).await?;
-        Ok(())
-    })
-    .await
-}
-
-fn others(cluster: &Cluster, place: usize) -> Result<Client> {
-    cluster.client_of_these((0..cluster.len()).filter(|other| *other != place))
 }
 
 /// A leader cut off from its peers neither reads as a leader nor acknowledges.
@@ -31,15 +17,15 @@ fn others(cluster: &Cluster, place: usize) -> Result<Client> {
 async fn a_cut_off_leader_serves_nothing() -> Result<()> {
     let mut cluster = Cluster::start(3).await?;
     let client = cluster.client()?;
-    write(&client, "old").await?;
+    write(&client, "k", "old").await?;
     let leader = cluster.leader().await?;
     let short = Options { deadline: Duration::from_secs(3), ..Options::default() };
-    let pinned = Client::connect_with([cluster.endpoint(leader)], cluster.tls()?, short)?;
+    let pinned = cluster.client_with([leader], short)?;
     pinned.get("k").await?;
     cluster.links().isolate(leader, 3);
-    let rest = others(&cluster, leader)?;
+    let rest = cluster.client_of_others(leader)?;
     serves_again(&rest).await?;
-    write(&rest, "new").await?;
+    write(&rest, "k", "new").await?;
 
     let read = pinned.get("k").await;
     ensure!(read.is_err(), "a linearizable read without a majority: {read:?}");
@@ -64,27 +50,14 @@ async fn a_cut_off_leader_serves_nothing() -> Result<()> {
 async fn histories_under_faults_are_linearizable() -> Result<()> {
     let rounds = if testkit::soak() { 20 } else { 1 };
     let mut cluster = Cluster::start(3).await?;
-    let short = Options {
-        deadline: Duration::from_secs(3),
-        read_attempt: Duration::from_secs(1),
-        ..Options::default()
-    };
-    let mut clients = Vec::new();
-    for place in 0..3 {
-        // One is pinned to a member, whatever becomes of it; one goes where there is an answer.
-        let tls = cluster.tls()?;
-        let pinned = [cluster.endpoint(place)];
-        clients.push(Client::connect_with(pinned, tls.clone(), short.clone())?);
-        let all = (0..3).map(|n| cluster.endpoint((place + n) % 3));
-        clients.push(Client::connect_with(all, tls, short.clone())?);
-    }
+    let clients = cluster.pinned_and_roaming()?;
     let watchers = Watchers::start(&clients, "r/").await?;
     let mut writers = Writers::start(vec![cluster.client()?], "w/");
     let registers = Registers::start(clients, "r/", 4, 7);
     for _ in 0..rounds {
         let leader = cluster.leader().await?;
         cluster.process(leader)?.pause()?;
-        let gap = serves_again(&others(&cluster, leader)?).await?;
+        let gap = serves_again(&cluster.client_of_others(leader)?).await?;
         tokio::time::sleep(lasting().saturating_sub(gap)).await; // the fault's own duration
         cluster.process(leader)?.resume()?;
         cluster.ready(leader).await?;
@@ -92,7 +65,7 @@ async fn histories_under_faults_are_linearizable() -> Result<()> {
 
         let leader = cluster.leader().await?;
         cluster.links().isolate(leader, 3);
-        let gap = serves_again(&others(&cluster, leader)?).await?;
+        let gap = serves_again(&cluster.client_of_others(leader)?).await?;
         tokio::time::sleep(lasting().saturating_sub(gap)).await;
         cluster.links().heal();
         cluster.ready(leader).await?;
@@ -121,7 +94,7 @@ async fn histories_under_faults_are_linearizable() -> Result<()> {
 
         let leader = cluster.leader().await?;
         cluster.kill(leader);
-        serves_again(&others(&cluster, leader)?).await?;
+        serves_again(&cluster.client_of_others(leader)?).await?;
         cluster.spawn(leader)?;
         cluster.ready(leader).await?;
     }

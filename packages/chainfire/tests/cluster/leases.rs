@@ -16,8 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const TTL: i64 = 5;
 
 fn leases(cluster: &Cluster, place: usize) -> Result<LeaseClient<Channel>> {
-    let tls = cluster.tls()?;
-    Ok(LeaseClient::new(rpc::channel(&cluster.endpoint(place), tls.as_ref())?))
+    Ok(LeaseClient::new(cluster.channel(place)?))
 }
 
 async fn grant(cluster: &Cluster, place: usize, id: i64, ttl: i64) -> Result<i64> {

@@ -11,10 +11,6 @@ async fn id_of(client: &Client, name: &str) -> Result<u64> {
     Ok(members.iter().find(|member| member.name == name).context(name.to_owned())?.id)
 }
 
-fn each(cluster: &Cluster) -> Result<Vec<Client>> {
-    (0..cluster.len()).map(|place| cluster.client_of(place)).collect()
-}
-
 #[tokio::test]
 async fn a_fourth_joins_and_leaves_under_load() -> Result<()> {
     let mut cluster = Cluster::start(3).await?;
@@ -59,7 +55,7 @@ async fn a_wiped_member_comes_back_by_itself() -> Result<()> {
     }
     writers.stop().await?;
     writers.verify(&client, "m/").await?;
-    same_everywhere(&client, &each(&cluster)?, "m/").await
+    same_everywhere(&cluster, "m/").await
 }
 
 /// Another machine with the same name must not displace a living member.
@@ -148,7 +144,7 @@ async fn a_follower_that_lags_behind_the_log_gets_a_snapshot() -> Result<()> {
         Ok(())
     })
     .await?;
-    same_everywhere(&client, &each(&cluster)?, "s/").await?;
+    same_everywhere(&cluster, "s/").await?;
     let log = std::fs::read_to_string(cluster.log(follower))?;
     ensure!(log.contains("installing a snapshot"), "it caught up without a snapshot");
     // And as the leader of what it was given.
@@ -156,5 +152,5 @@ async fn a_follower_that_lags_behind_the_log_gets_a_snapshot() -> Result<()> {
     serves_again(&client).await?;
     cluster.spawn((follower + 1) % 3)?;
     cluster.ready((follower + 1) % 3).await?;
-    same_everywhere(&client, &each(&cluster)?, "s/").await
+    same_everywhere(&cluster, "s/").await
 }

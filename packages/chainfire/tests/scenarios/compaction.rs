@@ -6,11 +6,11 @@ use api::etcdserverpb::kv_client::KvClient;
 use api::etcdserverpb::request_op::Request as Op;
 use api::etcdserverpb::{PutRequest, RangeRequest, RequestOp, TxnRequest, TxnResponse};
 use chainfire_client::{Client, Error, EventKind, Watch, Watcher};
-use testkit::workload::{same_everywhere, serves_again};
+use testkit::workload::{kill_and_restart, same_everywhere, serves_again};
 use testkit::{Cluster, Options};
 use tonic::{Code, Status};
 
-use super::{LONG, channel, each, kill_and_restart, others, quick};
+use super::LONG;
 
 async fn restart_all(cluster: &mut Cluster) -> Result<()> {
     for place in 0..cluster.len() {
@@ -43,7 +43,7 @@ async fn bug_17780_revisions_do_not_go_back_over_a_compaction() -> Result<()> {
         let last = client.delete_prefix("c/").await?.revision;
         client.compact(last).await?;
         restart_all(&mut cluster).await?;
-        for member in each(&cluster)? {
+        for member in cluster.client_of_each()? {
             let now = member.revision().await?;
             ensure!(now == last, "round {round}: the revision went from {last} to {now}");
             let old = member.get_at("c/2", last - 1).await;
@@ -52,7 +52,7 @@ async fn bug_17780_revisions_do_not_go_back_over_a_compaction() -> Result<()> {
         let next = client.put("c/next", "x").await?;
         ensure!(next == last + 1, "after {last} came {next}");
     }
-    same_everywhere(&client, &each(&cluster)?, "c/").await
+    same_everywhere(&cluster, "c/").await
 }
 
 /// The first changes of a watch are these deletions.
@@ -87,7 +87,7 @@ async fn bug_18089_deletions_at_the_compacted_revision_are_told() -> Result<()> 
             // From the disk, nothing of it in memory.
             restart_all(&mut cluster).await?;
         }
-        for member in each(&cluster)? {
+        for member in cluster.client_of_each()? {
             let from = gone.revision;
             let mut watcher = member.watch(Watch::prefix(format!("c/{round}/")).from(from)).await?;
             tells_deletions(&mut watcher, from, &keys).await?;
@@ -105,7 +105,7 @@ async fn bug_19179_a_watch_opened_while_its_revision_is_compacted() -> Result<()
     let rounds = if testkit::soak() { 500 } else { 60 };
     let cluster = Cluster::start(3).await?;
     let client = cluster.client()?;
-    let members = each(&cluster)?;
+    let members = cluster.client_of_each()?;
     for round in 0..rounds {
         let keys = vec![format!("c/{round}")];
         client.put(keys[0].clone(), "x").await?;
@@ -158,7 +158,7 @@ async fn bug_18667_ranges_at_compacted_revisions_in_transactions() -> Result<()>
         let floor = now - 1;
         let compactor = client.clone();
         let compaction = tokio::spawn(async move { compactor.compact(floor).await });
-        let mut kv = KvClient::new(channel(&cluster, place)?);
+        let mut kv = KvClient::new(cluster.channel(place)?);
         for (number, revision) in [floor - 1, floor, now, now + 1000].into_iter().enumerate() {
             let key = format!("t/{round:03}.{number}");
             let answer = write_and_read_past(&mut kv, &key, revision).await;
@@ -194,7 +194,7 @@ async fn bug_18667_ranges_at_compacted_revisions_in_transactions() -> Result<()>
             kill_and_restart(&mut cluster, place).await?;
         }
     }
-    serves_again(&quick(&cluster)?).await?;
+    serves_again(&cluster.quick_client()?).await?;
     let there = client.prefix("t/").await?;
     let has = |key: &String| there.kvs.iter().any(|kv| kv.key == key.as_bytes());
     if let Some(lost) = done.iter().find(|key| !has(key)) {
@@ -205,7 +205,7 @@ async fn bug_18667_ranges_at_compacted_revisions_in_transactions() -> Result<()>
     }
     println!("{} transactions done, {} refused", done.len(), refused.len());
     ensure!(!done.is_empty() && !refused.is_empty());
-    same_everywhere(&client, &each(&cluster)?, "t/").await
+    same_everywhere(&cluster, "t/").await
 }
 
 /// As [`bug_17780_revisions_do_not_go_back_over_a_compaction`], with life after the compacted
@@ -223,7 +223,7 @@ async fn bug_17780_what_follows_a_compaction_outlives_kills() -> Result<()> {
         let after = client.delete("c/1").await?.revision;
         client.compact(floor).await?;
         restart_all(&mut cluster).await?;
-        for member in each(&cluster)? {
+        for member in cluster.client_of_each()? {
             ensure!(member.get_at("c/2", floor).await?.is_some());
             ensure!(member.get_at("c/1", floor).await?.is_some());
             let mut watcher = member.watch(Watch::prefix("c/").from(floor + 1)).await?;
@@ -231,10 +231,10 @@ async fn bug_17780_what_follows_a_compaction_outlives_kills() -> Result<()> {
         }
     }
     let leader = cluster.leader().await?;
-    let rest: Client = others(&cluster, leader)?;
+    let rest: Client = cluster.client_of_others(leader)?;
     cluster.kill(leader);
     serves_again(&rest).await?;
     cluster.spawn(leader)?;
     cluster.ready(leader).await?;
-    same_everywhere(&client, &each(&cluster)?, "c/").await
+    same_everywhere(&cluster, "c/").await
 }

@@ -11,7 +11,6 @@ use chainfire_client::prefix_end;
 use testkit::Cluster;
 use tokio_util::sync::CancellationToken;
 
-use super::channel;
 use super::stream::{Stream, prefix};
 
 /// Hundreds of watches with prev_kv on one stream, and a reader that stands still until its queue is
@@ -23,7 +22,7 @@ async fn bug_17529_no_watch_of_hundreds_on_a_slow_stream_loses_events() -> Resul
     let cluster = Cluster::start(1).await?;
     let client = cluster.client()?;
     let first = client.put("w/key", vec![b'0'; 4096]).await? + 1;
-    let mut stream = Stream::open(channel(&cluster, 0)?).await?;
+    let mut stream = Stream::open(cluster.channel(0)?).await?;
     for number in 1..=WATCHES {
         let create = WatchCreateRequest { watch_id: number, prev_kv: true, ..prefix("w/", 0) };
         stream.ask(RequestUnion::CreateRequest(create))?;
@@ -65,7 +64,7 @@ async fn bug_16839_streams_that_are_not_read_take_no_memory() -> Result<()> {
     let mut streams = Vec::new();
     for _ in 0..STREAMS {
         // Each on a connection of its own: it is not read either.
-        let mut stream = Stream::open(channel(&cluster, 0)?).await?;
+        let mut stream = Stream::open(cluster.channel(0)?).await?;
         for _ in 0..WATCHES {
             stream.create(WatchCreateRequest { prev_kv: true, ..prefix("w/", 0) }).await?;
         }
@@ -110,7 +109,7 @@ async fn bug_15402_reads_on_the_same_connection_do_not_starve_a_watch() -> Resul
     for number in 0..64 {
         client.put(format!("large/{number}"), vec![b'x'; 32 << 10]).await?;
     }
-    let shared = channel(&cluster, 0)?;
+    let shared = cluster.channel(0)?;
     let mut stream = Stream::open(shared.clone()).await?;
     stream.create(prefix("w/", 0)).await?;
     let stop = CancellationToken::new();

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use chainfire_client::{Client, Error};
+use chainfire_client::Error;
 use rand::rngs::SmallRng;
 use rand::{Rng, RngExt, SeedableRng};
 use testkit::workload::{same_everywhere, serves_again};
 use testkit::{Cluster, Options};
 use tonic::Code;
 
-use super::{LONG, each, others};
+use super::LONG;
 
 fn value(number: usize) -> Vec<u8> {
     // Values that do not compress.
@@ -87,8 +87,7 @@ async fn bug_20271_a_damaged_page_is_never_an_answer() -> Result<()> {
         deadline: Duration::from_millis(300),
         ..chainfire_client::Options::default()
     };
-    let endpoint = [cluster.endpoint(follower)];
-    let member = Client::connect_with(endpoint, cluster.tls()?, short)?;
+    let member = cluster.client_with([follower], short)?;
     let (mut right, mut refused) = (0, 0);
     for number in (0..KEYS).step_by(8) {
         match member.get_serializable(format!("k/{number:05}")).await {
@@ -110,12 +109,12 @@ async fn bug_20271_a_damaged_page_is_never_an_answer() -> Result<()> {
     ensure!(!fs::read_to_string(cluster.log(follower))?.contains("panicked"));
 
     // The others go on, and it comes back by joining anew.
-    serves_again(&others(&cluster, follower)?).await?;
+    serves_again(&cluster.client_of_others(follower)?).await?;
     cluster.kill(follower);
     cluster.wipe(follower)?;
     cluster.join_again(follower)?;
     cluster.spawn(follower)?;
     cluster.ready(follower).await?;
     cluster.all_vote().await?;
-    same_everywhere(&client, &each(&cluster)?, "k/").await
+    same_everywhere(&cluster, "k/").await
 }

@@ -18,7 +18,7 @@ use testkit::Cluster;
 use testkit::workload::plain;
 use tonic::Code;
 
-use super::{LONG, channel};
+use super::LONG;
 
 /// A range, with its limit, among the operations of a transaction: it sees the writes before it and
 /// not those after it.
@@ -54,7 +54,7 @@ async fn gap_ranges_in_transactions() -> Result<()> {
     for number in 0..3 {
         client.put(format!("v/{number}"), "old").await?;
     }
-    let mut kv = KvClient::new(channel(&cluster, 0)?);
+    let mut kv = KvClient::new(cluster.channel(0)?);
     let all_old = Compare {
         result: CompareResult::Equal as i32,
         target: CompareTarget::Value as i32,
@@ -96,7 +96,7 @@ fn answers(response: &TxnResponse) -> impl Iterator<Item = &Answer> {
 #[tokio::test]
 async fn gap_transaction_responses() -> Result<()> {
     let cluster = Cluster::start(1).await?;
-    let mut kv = KvClient::new(channel(&cluster, 0)?);
+    let mut kv = KvClient::new(cluster.channel(0)?);
     let put = |key: &str, value: &str| {
         Ask::RequestPut(PutRequest {
             key: key.to_owned().into(),

@@ -9,16 +9,11 @@ use api::etcdserverpb::maintenance_client::MaintenanceClient;
 use chainfire_client::Client;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
-use testkit::workload::{Watchers, Writers, same_everywhere, serves_again};
+use testkit::workload::{Watchers, Writers, kill_and_restart, same_everywhere, serves_again};
 use testkit::{Cluster, Options};
 
-use super::{channel, each, kill_and_restart, quick};
-
 fn clients(cluster: &Cluster) -> Result<Vec<Client>> {
-    let rotated = |first: usize| (0..cluster.len()).map(move |n| (first + n) % cluster.len());
-    (0..cluster.len())
-        .map(|first| cluster.client_of_these(rotated(first).collect::<Vec<_>>()))
-        .collect()
+    (0..cluster.len()).map(|first| cluster.client_of_these(cluster.rotated(first))).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -48,7 +43,7 @@ async fn bug_13766_members_killed_under_load_stay_the_same() -> Result<()> {
         for place in 0..3 {
             cluster.spawn(place)?;
         }
-        let gap = serves_again(&quick(&cluster)?).await?;
+        let gap = serves_again(&cluster.quick_client()?).await?;
         for place in 0..3 {
             cluster.ready(place).await?;
         }
@@ -62,7 +57,7 @@ async fn bug_13766_members_killed_under_load_stay_the_same() -> Result<()> {
     writers.stop().await?;
     let acked = writers.verify(&client, "d/").await?;
     let revisions = watchers.verify(&client).await?;
-    same_everywhere(&client, &each(&cluster)?, "d/").await?;
+    same_everywhere(&cluster, "d/").await?;
     gaps.sort_unstable();
     println!(
         "{acked} acknowledged writes, {revisions} revisions watched; after a leader's death serves in {} ms (median), {} ms (worst of {rounds})",
@@ -135,10 +130,10 @@ async fn bug_14685_killed_while_space_is_reclaimed() -> Result<()> {
     let mut known = HashMap::new();
     let mut revision = 0;
     for round in 0..rounds {
-        let client = quick(&cluster)?;
+        let client = cluster.quick_client()?;
         let load = tokio::spawn(overwrite(client.clone(), known, round));
         let reclaim = tokio::spawn({
-            let (client, channel) = (client.clone(), channel(&cluster, 0)?);
+            let (client, channel) = (client.clone(), cluster.channel(0)?);
             async move {
                 // Ends with the first answer that does not come: the member was killed.
                 while let Ok(now) = client.revision().await {

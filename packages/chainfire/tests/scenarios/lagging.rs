@@ -9,7 +9,7 @@ use testkit::{Cluster, Options};
 use tokio::time::Instant;
 
 use super::stream::{Stream, prefix, revisions};
-use super::{LONG, caught_up, channel, each, others};
+use super::{LONG, caught_up};
 
 /// A cluster that keeps as little log as it can.
 async fn forgetful() -> Result<Cluster> {
@@ -57,10 +57,10 @@ async fn bug_15271_a_watch_does_not_travel_back_over_a_snapshot() -> Result<()> 
     let cluster = forgetful().await?;
     for round in 0..if testkit::soak() { 20 } else { 2 } {
         let follower = (cluster.leader().await? + 1) % 3;
-        let rest = others(&cluster, follower)?;
+        let rest = cluster.client_of_others(follower)?;
         let first = rest.put("w/first", "x").await?;
         caught_up(&cluster.client_of(follower)?, first).await?;
-        let mut stream = Stream::open(channel(&cluster, follower)?).await?;
+        let mut stream = Stream::open(cluster.channel(follower)?).await?;
         let live = stream.create(prefix("w/", first)).await?;
         let begun = stream.next().await?;
         ensure!(revisions(&begun) == [first], "{begun:?}");
@@ -97,13 +97,12 @@ async fn bug_15271_a_watch_does_not_travel_back_over_a_snapshot() -> Result<()> 
         ensure!(truth == told, "members tell the past unlike");
         println!("round {round}: {} events from {first} to {last}", truth.len());
     }
-    let client = cluster.client()?;
-    same_everywhere(&client, &each(&cluster)?, "w/").await
+    same_everywhere(&cluster, "w/").await
 }
 
 /// Revision and value length of everything under `w/`, by one member.
 async fn history(cluster: &Cluster, place: usize, from: i64, to: i64) -> Result<Vec<(i64, usize)>> {
-    let mut stream = Stream::open(channel(cluster, place)?).await?;
+    let mut stream = Stream::open(cluster.channel(place)?).await?;
     stream.create(prefix("w/", from)).await?;
     let mut all = Vec::new();
     while all.last().is_none_or(|(revision, _)| *revision < to) {
@@ -120,9 +119,8 @@ async fn history(cluster: &Cluster, place: usize, from: i64, to: i64) -> Result<
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bug_18055_two_snapshots_in_quick_succession() -> Result<()> {
     let mut cluster = forgetful().await?;
-    let client = cluster.client()?;
     let follower = (cluster.leader().await? + 1) % 3;
-    let rest = others(&cluster, follower)?;
+    let rest = cluster.client_of_others(follower)?;
     for round in 0..if testkit::soak() { 20 } else { 2 } {
         let before = snapshots(&cluster, follower)?;
         cluster.kill(follower);
@@ -146,7 +144,7 @@ async fn bug_18055_two_snapshots_in_quick_succession() -> Result<()> {
         cluster.kill(follower);
         cluster.spawn(follower)?;
         cluster.ready(follower).await?;
-        same_everywhere(&client, &each(&cluster)?, "s/").await?;
+        same_everywhere(&cluster, "s/").await?;
     }
     ensure!(snapshots(&cluster, follower)? >= 3, "snapshots never came two at a time");
     Ok(())

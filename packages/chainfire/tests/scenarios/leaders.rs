@@ -7,27 +7,17 @@ use api::etcdserverpb::lease_client::LeaseClient;
 use api::etcdserverpb::{LeaseGrantRequest, LeaseKeepAliveRequest};
 use chainfire_client::{Client, Options};
 use testkit::Cluster;
-use testkit::workload::serves_again;
+use testkit::workload::{serves_again, write};
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
-use super::{LONG, channel, others};
+use super::LONG;
 
 /// A client of one member that waits long enough to hear what a sleeper says on waking.
 fn patient(cluster: &Cluster, place: usize) -> Result<Client> {
     let long = Duration::from_secs(60);
     let options = Options { deadline: long, read_attempt: long, ..Options::default() };
-    Ok(Client::connect_with([cluster.endpoint(place)], cluster.tls()?, options)?)
-}
-
-/// Writes "k" until that is acknowledged: a change of leader may leave a write's fate unknown, and
-/// to write the same again does no harm here.
-async fn write(client: &Client, value: &str) -> Result<()> {
-    testkit::eventually("an acknowledged write", LONG, || async {
-        client.put("k", value.to_owned()).await?;
-        Ok(())
-    })
-    .await
+    cluster.client_with([place], options)
 }
 
 /// A read that an old leader got while it slept must not be answered from what it knew.
@@ -35,17 +25,17 @@ async fn write(client: &Client, value: &str) -> Result<()> {
 async fn bug_20418_a_paused_leader_reads_nothing_stale() -> Result<()> {
     let mut cluster = Cluster::start(3).await?;
     let client = cluster.client()?;
-    write(&client, "old").await?;
+    write(&client, "k", "old").await?;
     let rounds = if testkit::soak() { 20 } else { 3 };
     for round in 0..rounds {
         let leader = cluster.leader().await?;
         let pinned = patient(&cluster, leader)?;
         pinned.get("k").await?; // connected
         cluster.process(leader)?.pause()?;
-        let rest = others(&cluster, leader)?;
+        let rest = cluster.client_of_others(leader)?;
         serves_again(&rest).await?;
         let new = format!("new {round}");
-        write(&rest, &new).await?;
+        write(&rest, "k", &new).await?;
         // Sent while it sleeps, answered when it wakes: it may think that it still leads.
         let reads: Vec<_> = (0..8)
             .map(|_| {
@@ -118,10 +108,10 @@ where
 {
     let client = cluster.client()?;
     let leader = cluster.leader().await?;
-    let channels = (0..3).filter(|place| *place != leader).map(|place| channel(cluster, place));
+    let channels = (0..3).filter(|place| *place != leader).map(|place| cluster.channel(place));
     let channels: Vec<Channel> = channels.collect::<Result<_>>()?;
     let asked = Instant::now();
-    let granted = LeaseClient::new(channel(cluster, leader)?)
+    let granted = LeaseClient::new(cluster.channel(leader)?)
         .lease_grant(LeaseGrantRequest { id: 0, ttl: TTL })
         .await?
         .into_inner();
@@ -132,7 +122,7 @@ where
     let mut alive = kept.renew().await?;
     halt(cluster, leader)?;
     let halted = Instant::now();
-    let rest = others(cluster, leader)?;
+    let rest = cluster.client_of_others(leader)?;
     let mut renewed = 0;
     while alive && halted.elapsed() < ttl + Duration::from_secs(2) {
         alive = kept.renew().await?;

@@ -38,47 +38,10 @@ mod watches;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use chainfire_client::{Client, Options};
-use testkit::Cluster;
-use testkit::workload::serves_again;
-use tonic::transport::Channel;
+use chainfire_client::Client;
 
 /// How long anything may take on a machine that is busy with other things.
 const LONG: Duration = Duration::from_secs(90);
-
-/// A connection to one member, for the generated clients.
-fn channel(cluster: &Cluster, place: usize) -> Result<Channel> {
-    Ok(rpc::channel(&cluster.endpoint(place), cluster.tls()?.as_ref())?)
-}
-
-/// A client that finds the living quickly.
-fn quick(cluster: &Cluster) -> Result<Client> {
-    let options = Options {
-        deadline: Duration::from_secs(2),
-        read_attempt: Duration::from_millis(500),
-        ..Options::default()
-    };
-    let all = (0..cluster.len()).map(|place| cluster.endpoint(place));
-    Ok(Client::connect_with(all, cluster.tls()?, options)?)
-}
-
-/// A client of each member.
-fn each(cluster: &Cluster) -> Result<Vec<Client>> {
-    (0..cluster.len()).map(|place| cluster.client_of(place)).collect()
-}
-
-/// A client of all but one.
-fn others(cluster: &Cluster, place: usize) -> Result<Client> {
-    cluster.client_of_these((0..cluster.len()).filter(|other| *other != place))
-}
-
-async fn kill_and_restart(cluster: &mut Cluster, place: usize) -> Result<Duration> {
-    cluster.kill(place);
-    let gap = serves_again(&quick(cluster)?).await?;
-    cluster.spawn(place)?;
-    cluster.ready(place).await?;
-    Ok(gap)
-}
 
 /// Waits until a member has applied this revision, by its own word.
 async fn caught_up(client: &Client, revision: i64) -> Result<()> {

@@ -7,11 +7,12 @@ use api::v3electionpb::LeaderRequest;
 use api::v3electionpb::election_client::ElectionClient;
 use chainfire_client::{Client, Error, Op, Quota};
 use futures::StreamExt;
+use testkit::workload::same_history;
 use testkit::{Cluster, eventually};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use super::{LONG, channel};
+use super::LONG;
 
 /// What a refusal says; anything else is a failure of the test.
 fn refusal<T: std::fmt::Debug>(outcome: Result<T, Error>) -> Result<String> {
@@ -61,10 +62,7 @@ async fn gap_quotas() -> Result<()> {
         let found = cluster.client_of(place)?.quotas().await?;
         ensure!(found == [now.clone()], "member {place}: {found:?}");
     }
-    let revision = client.revision().await?;
-    let hashes = client.hashes(revision).await;
-    let all: Vec<u32> = hashes.into_iter().map(|(_, hash)| hash).collect::<Result<_, _>>()?;
-    ensure!(all.iter().all(|hash| *hash == all[0]), "{all:?}");
+    same_history(&client).await?;
 
     client.delete_quota("team/").await?;
     for n in 0..20 {
@@ -73,7 +71,7 @@ async fn gap_quotas() -> Result<()> {
     ensure!(client.quotas().await?.is_empty());
     let gone = client.quota("team/").await;
     ensure!(matches!(&gone, Err(Error::Refused { status: Code::NotFound, .. })), "{gone:?}");
-    rate(&cluster.client_of(0)?, channel(&cluster, 0)?).await
+    rate(&cluster.client_of(0)?, cluster.channel(0)?).await
 }
 
 /// By requests: one member counts for itself.

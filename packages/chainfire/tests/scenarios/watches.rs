@@ -9,8 +9,8 @@ use testkit::Cluster;
 use testkit::watched::{self, Change, Revision};
 use testkit::workload::{Writers, plain};
 
+use super::LONG;
 use super::stream::{Stream, prefix, revisions};
-use super::{LONG, channel, each};
 
 /// Who is told "all up to R is sent" must have been sent all up to R: on a stream with many
 /// watches, asked for all the time while writes go on, on a leader and on a follower.
@@ -22,7 +22,7 @@ async fn bug_15220_progress_is_never_told_ahead_of_events() -> Result<()> {
     let notices = if testkit::soak() { 20_000 } else { 400 };
     let mut writers = Writers::start(vec![client.clone(); 4], "p/");
     for place in [leader, (leader + 1) % 3] {
-        let mut stream = Stream::open(channel(&cluster, place)?).await?;
+        let mut stream = Stream::open(cluster.channel(place)?).await?;
         // Some begin in the past, so that history is read while progress is asked for.
         for number in 0..10 {
             let start = if number % 2 == 0 { 0 } else { 2 };
@@ -79,7 +79,7 @@ async fn bug_20221_a_watch_from_the_future_is_sent_nothing_old() -> Result<()> {
         }
         let now = client.revision().await?;
         let start = now + 30;
-        let mut stream = Stream::open(channel(&cluster, 0)?).await?;
+        let mut stream = Stream::open(cluster.channel(0)?).await?;
         let future = stream.create(prefix("f/", start)).await?;
         let past = stream.create(prefix("f/", now - 20)).await?;
         let (mut first, mut told) = (None, 0);
@@ -111,7 +111,7 @@ async fn bug_20221_a_watch_from_the_future_is_sent_nothing_old() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bug_17247_events_of_transactions_come_once() -> Result<()> {
     let cluster = Cluster::start(3).await?;
-    let members = each(&cluster)?;
+    let members = cluster.client_of_each()?;
     let rounds = if testkit::soak() { 5000 } else { 150 };
     let first = members[0].put("x/begin", "x").await?;
     let writers = members.iter().cloned().enumerate().map(|(number, client)| {
