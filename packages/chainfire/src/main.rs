@@ -47,6 +47,12 @@ enum Command {
     },
     /// Make the data folder of a new cluster's first member out of a backup.
     Restore(Box<commands::Restore>),
+    /// Limit parts of the key space: keys, bytes, requests a second.
+    Quota {
+        /// What to do.
+        #[command(subcommand)]
+        command: Box<commands::quota::Command>,
+    },
     /// Print completions for a shell.
     Completions {
         /// Which.
@@ -78,6 +84,7 @@ fn answer(cli: Cli) -> anyhow::Result<()> {
         }
         Some(Command::Backup { command }) => commands::backup(&command, &cli.settings),
         Some(Command::Restore(command)) => commands::restore(&command, &cli.settings),
+        Some(Command::Quota { command }) => commands::quota::run(&command, &cli.settings),
         None => serve(&cli),
     }
 }

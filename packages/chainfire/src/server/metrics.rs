@@ -4,8 +4,9 @@
 //! alerts that were made for etcd go on working.
 
 use std::collections::HashMap;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 
+use api::chainfire::{Quota, QuotaUsage};
 use api::etcdserverpb::AlarmType;
 use journal::SYNC_BOUNDS_MICROS;
 use prometheus::core::{Collector, Desc};
@@ -15,7 +16,9 @@ use prometheus::proto::{
 use prometheus::{IntCounter, Opts, Registry};
 
 use super::node::Node;
+use super::tally::Tally;
 use super::watch::Hub;
+use crate::store::Auth;
 
 /// Counters of calls.
 #[derive(Clone)]
@@ -66,6 +69,8 @@ struct Seen {
     journal: journal::Stats,
     reader: crate::store::Reader,
     quota_bytes: u64,
+    quotas: Vec<QuotaUsage>,
+    auth: Arc<Auth>,
     quorum: bool,
 }
 
@@ -210,6 +215,17 @@ const FIGURES: &[Figure] = &[
         "Beyond this the NOSPACE alarm is raised; 0 is no quota.",
         |seen| seen.quota_bytes as f64,
     ),
+    gauge("chainfire_auth_enabled", "", "Whether users and roles count.", |seen| {
+        yes(seen.auth.enabled())
+    }),
+    gauge(
+        "chainfire_auth_revision",
+        "etcd_debugging_auth_revision",
+        "Grows with every change of users and roles.",
+        |seen| seen.auth.revision() as f64,
+    ),
+    gauge("chainfire_users", "", "Users.", |seen| seen.auth.users().count() as f64),
+    gauge("chainfire_roles", "", "Roles.", |seen| seen.auth.roles().count() as f64),
     gauge("chainfire_watch_streams", "", "Watch streams.", |seen| seen.hub.streams as f64),
     gauge("chainfire_watches", "etcd_debugging_mvcc_watcher_total", "Watches.", |seen| {
         seen.hub.watches as f64
@@ -240,7 +256,113 @@ const FIGURES: &[Figure] = &[
     }),
 ];
 
-const ALARMS: &str = "chainfire_alarms";
+/// Figures of one name, one for each value of a label.
+struct Labelled {
+    name: &'static str,
+    help: &'static str,
+    label: &'static str,
+    kind: MetricType,
+    read: fn(&Seen) -> Vec<(String, f64)>,
+}
+
+fn counted<const N: usize>(all: [(&str, Tally); N]) -> Vec<(String, f64)> {
+    all.map(|(name, tally)| (name.to_owned(), tally.count() as f64)).into()
+}
+
+/// A figure of each namespace that has it.
+fn namespaces(seen: &Seen, read: fn(&QuotaUsage, &Quota) -> Option<u64>) -> Vec<(String, f64)> {
+    let figure = |usage: &QuotaUsage| {
+        let quota = usage.quota.as_ref()?;
+        Some((label_of(&quota.prefix), read(usage, quota)? as f64))
+    };
+    seen.quotas.iter().filter_map(figure).collect()
+}
+
+/// 0 is no limit: without a figure nothing is divided by it.
+fn limit(limit: u64) -> Option<u64> {
+    (limit > 0).then_some(limit)
+}
+
+/// A prefix as a label: as people read it, and of a long one the beginning and a hash, since two
+/// namespaces must not look alike.
+fn label_of(prefix: &[u8]) -> String {
+    let whole: String = prefix.escape_ascii().to_string();
+    if whole.len() <= LABEL_MAX {
+        return whole;
+    }
+    let hash = ring::digest::digest(&ring::digest::SHA256, prefix);
+    let hash =
+        hash.as_ref()[..8].iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+    format!("{}~{hash}", &whole[..LABEL_MAX])
+}
+
+const LABELLED: &[Labelled] = &[
+    Labelled {
+        name: "chainfire_alarms",
+        help: "Alarms that are raised, by kind.",
+        label: "alarm",
+        kind: MetricType::GAUGE,
+        read: |seen| {
+            let alarms = [("nospace", AlarmType::Nospace), ("corrupt", AlarmType::Corrupt)];
+            alarms.map(|(name, kind)| (name.to_owned(), seen.alarms(kind))).into()
+        },
+    },
+    Labelled {
+        name: "chainfire_namespace_keys",
+        help: "Live keys of each namespace that has a quota.",
+        label: "prefix",
+        kind: MetricType::GAUGE,
+        read: |seen| namespaces(seen, |usage, _| Some(usage.keys)),
+    },
+    Labelled {
+        name: "chainfire_namespace_keys_limit",
+        help: "Keys that a namespace may have; absent without such a limit.",
+        label: "prefix",
+        kind: MetricType::GAUGE,
+        read: |seen| namespaces(seen, |_, quota| limit(quota.keys)),
+    },
+    Labelled {
+        name: "chainfire_namespace_bytes",
+        help: "Bytes of live keys and their values of each namespace that has a quota.",
+        label: "prefix",
+        kind: MetricType::GAUGE,
+        read: |seen| namespaces(seen, |usage, _| Some(usage.bytes)),
+    },
+    Labelled {
+        name: "chainfire_namespace_bytes_limit",
+        help: "Bytes that a namespace may have; absent without such a limit.",
+        label: "prefix",
+        kind: MetricType::GAUGE,
+        read: |seen| namespaces(seen, |_, quota| limit(quota.bytes)),
+    },
+    Labelled {
+        name: "chainfire_quota_refusals_total",
+        help: "Calls that were refused for a namespace's quota, by the limit that was reached.",
+        label: "limit",
+        kind: MetricType::COUNTER,
+        read: |_| {
+            counted([("keys", Tally::Keys), ("bytes", Tally::Bytes), ("requests", Tally::Requests)])
+        },
+    },
+    Labelled {
+        name: "chainfire_auth_refusals_total",
+        help: "Calls that were refused for who asked: no permission, nobody, a bad token, a \
+               login that failed.",
+        label: "reason",
+        kind: MetricType::COUNTER,
+        read: |_| {
+            counted([
+                ("permission", Tally::Permission),
+                ("nobody", Tally::Nobody),
+                ("token", Tally::Token),
+                ("login", Tally::Login),
+            ])
+        },
+    },
+];
+
+/// Letters of a prefix in a label, at most.
+const LABEL_MAX: usize = 128;
 const SYNCS: [&str; 2] = ["chainfire_journal_sync_seconds", "etcd_disk_wal_fsync_duration_seconds"];
 const SYNCS_HELP: &str = "Writing and syncing the log: the disk's part of every write.";
 
@@ -264,12 +386,12 @@ impl Gauges {
         let named = named.filter(|(name, _)| !name.is_empty());
         let mut described: Vec<(&str, &str)> =
             named.map(|(name, figure)| (name, figure.help)).collect();
-        described.push((ALARMS, "Alarms that are raised, by kind."));
         described.extend(SYNCS.map(|name| (name, SYNCS_HELP)));
+        let described = described.into_iter().map(|(name, help)| (name, help, Vec::new()));
+        let labelled = LABELLED.iter().map(|one| (one.name, one.help, vec![one.label.to_owned()]));
         let descriptions: Result<Vec<Desc>, _> = described
-            .into_iter()
-            .map(|(name, help)| {
-                let labels = if name == ALARMS { vec!["alarm".to_owned()] } else { Vec::new() };
+            .chain(labelled)
+            .map(|(name, help, labels)| {
                 Desc::new(name.to_owned(), help.to_owned(), labels, HashMap::new())
             })
             .collect();
@@ -285,6 +407,8 @@ impl Gauges {
             journal: self.journal.stats(),
             reader: node.reader.clone(),
             quota_bytes: node.quota_bytes,
+            quotas: node.reader.quotas(),
+            auth: node.reader.auth(),
             quorum: *node.quorum.borrow(),
         })
     }
@@ -305,15 +429,15 @@ impl Collector for Gauges {
                 families.push(family(name, figure.help, figure.kind, vec![metric]));
             }
         }
-        let alarms = [("nospace", AlarmType::Nospace), ("corrupt", AlarmType::Corrupt)];
-        let alarms = alarms.map(|(name, kind)| {
-            let mut label = LabelPair::default();
-            label.set_name("alarm".to_owned());
-            label.set_value(name.to_owned());
-            number(MetricType::GAUGE, seen.alarms(kind), vec![label])
-        });
-        let help = "Alarms that are raised, by kind.";
-        families.push(family(ALARMS, help, MetricType::GAUGE, alarms.into()));
+        for one in LABELLED {
+            let metrics = (one.read)(&seen).into_iter().map(|(value, figure)| {
+                let mut label = LabelPair::default();
+                label.set_name(one.label.to_owned());
+                label.set_value(value);
+                number(one.kind, figure, vec![label])
+            });
+            families.push(family(one.name, one.help, one.kind, metrics.collect()));
+        }
         for name in SYNCS {
             let metric = syncs(&seen.journal);
             families.push(family(name, SYNCS_HELP, MetricType::HISTOGRAM, vec![metric]));

@@ -20,6 +20,7 @@ mod peers;
 mod quota;
 mod range_stream;
 pub(crate) mod refusal;
+mod tally;
 mod turn;
 mod version;
 mod watch;

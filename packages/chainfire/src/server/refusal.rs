@@ -9,6 +9,7 @@ use fault::Code as Plasma;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
+use super::tally::Tally;
 use crate::codes;
 use crate::store::{AuthError, StoreError, shown};
 
@@ -378,7 +379,10 @@ pub(crate) fn store(error: StoreError) -> Status {
         E::NotLessor => return Status::from(&NOT_LEADER),
         E::Malformed => (codes::BAD_REQUEST, MALFORMED),
         E::Auth(error) => about_users(*error),
-        E::OverQuota { .. } => (codes::OVER_QUOTA, QUOTA),
+        E::OverQuota { what, .. } => {
+            if *what == "keys" { Tally::Keys } else { Tally::Bytes }.add();
+            (codes::OVER_QUOTA, QUOTA)
+        }
         E::NoQuota => (codes::NO_QUOTA, QUOTAS),
         E::TooManyQuotas => (codes::TOO_LARGE, FEWER),
         E::Engine(_) => (codes::ENGINE, ENGINE),
@@ -388,6 +392,7 @@ pub(crate) fn store(error: StoreError) -> Status {
 
 /// A namespace has had its requests for now.
 pub(crate) fn over_rate(prefix: &[u8], rate: u64) -> Status {
+    Tally::Requests.add();
     let prefix = shown(prefix);
     status(
         Code::ResourceExhausted,
@@ -427,9 +432,18 @@ fn about_users(error: AuthError) -> (Plasma, Hint) {
         }
         E::RoleEmpty => (codes::USERS, NAME),
         E::PermissionNotGiven => (codes::USERS, GIVE),
-        E::UserEmpty => (codes::UNAUTHENTICATED, WHO),
-        E::OldRevision => (codes::UNAUTHENTICATED, AGAIN),
-        E::PermissionDenied => (codes::FORBIDDEN, GRANT),
+        E::UserEmpty => {
+            Tally::Nobody.add();
+            (codes::UNAUTHENTICATED, WHO)
+        }
+        E::OldRevision => {
+            Tally::Token.add();
+            (codes::UNAUTHENTICATED, AGAIN)
+        }
+        E::PermissionDenied => {
+            Tally::Permission.add();
+            (codes::FORBIDDEN, GRANT)
+        }
     }
 }
 

@@ -1,5 +1,5 @@
 //! What an operator does: backups by the command that is typed, from real members and from real
-//! etcd, restores into clusters of one and of three, and monitoring.
+//! etcd, restores into clusters of one and of three, quotas, and monitoring.
 
 #![expect(clippy::print_stdout, reason = "measured figures are part of a test's result")]
 
@@ -7,6 +7,7 @@ mod clusters;
 mod etcd;
 mod files;
 mod monitoring;
+mod quotas;
 mod stalls;
 
 use anyhow::{Result, ensure};

@@ -2,7 +2,7 @@
 //! operator's page name nothing that is not there.
 
 use anyhow::{Context, Result, bail, ensure};
-use chainfire_client::Watch;
+use chainfire_client::{Quota, Watch};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -146,6 +146,7 @@ async fn gap_metrics() -> Result<()> {
     let lease = client.lease(Duration::from_secs(600)).await?;
     client.put_with_lease("k", "1", lease.id()).await?;
     watch.next().await?;
+    client.set_quota(Quota { keys: 10, bytes: 1000, ..Quota::default() }).await?;
     let (mut exported, mut text) = (Exported::new(), String::new());
     let seen = eventually("the figures are what happened", PATIENCE, || async {
         let text = scrape(&cluster, leader).await?;

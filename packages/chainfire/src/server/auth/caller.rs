@@ -25,6 +25,7 @@ use tonic::{Request, Status};
 use super::token;
 use crate::server::node::Node;
 use crate::server::refusal;
+use crate::server::tally::Tally;
 use crate::store::auth::guard::Guard;
 use crate::store::{Auth, AuthError, Principal, Reply, encode, encode_as};
 
@@ -141,6 +142,7 @@ impl Node {
             }
         }
         if self.reader.auth_enabled() {
+            Tally::Token.add();
             Err(Status::from(&refusal::INVALID_TOKEN))
         } else {
             Ok(self.by_certificate(peer))

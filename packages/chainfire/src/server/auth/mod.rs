@@ -23,6 +23,7 @@ pub(crate) use password::Passwords;
 
 use super::node::{Node, mismatch};
 use super::refusal;
+use super::tally::Tally;
 use crate::store::auth::{MAX_NAME, TOKEN_KEY};
 use crate::store::{AuthError, Reply};
 
@@ -121,11 +122,13 @@ impl Auth for AuthService {
         let AuthenticateRequest { name, password } = request.into_inner();
         // no user is called so, and the log is to hold no megabytes that anybody sends
         if name.len() > MAX_NAME {
+            Tally::Login.add();
             return Err(Status::from(&refusal::AUTH_FAILED));
         }
         let hash = auth.user(&name).and_then(|user| user.password()).cloned();
         if !node.passwords.compare(password, hash).await? {
             tracing::info!(user = name, "authentication failed");
+            Tally::Login.add();
             return Err(Status::from(&refusal::AUTH_FAILED));
         }
         let expires = caller::now().saturating_add(node.token_seconds);

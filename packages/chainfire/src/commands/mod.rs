@@ -1,4 +1,6 @@
-//! `chainfire backup` and `chainfire restore`: results on standard output, progress on the other.
+//! `chainfire backup`, `restore` and `quota`: results on standard output, progress on the other.
+
+pub(crate) mod quota;
 
 use std::io::{IsTerminal, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -39,27 +41,41 @@ const SAVE_EXAMPLES: &str = "Examples:
 pub(crate) struct Save {
     /// The file to write. It must not exist; it appears when it is whole and durable.
     file: PathBuf,
+    #[command(flatten)]
+    reach: Reach,
+    /// Take what the member has, without asking a majority first.
+    #[arg(long)]
+    local: bool,
+    /// The data folder of a member that does not run.
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["endpoint", "user", "local"])]
+    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    shown: Shown,
+}
+
+/// Which member is asked, and who asks.
+#[derive(Args)]
+struct Reach {
     /// The member to ask; without it, the one that the settings are of.
-    #[arg(long, value_name = "URL", conflicts_with = "data_dir")]
+    #[arg(long, value_name = "URL")]
     endpoint: Option<String>,
     #[command(flatten)]
     tls: TlsArgs,
     /// Who asks, where the cluster wants a user; the password comes from --password-file.
-    #[arg(long, value_name = "NAME", requires = "password_file", conflicts_with = "data_dir")]
+    #[arg(long, value_name = "NAME", requires = "password_file")]
     user: Option<String>,
     /// The file that holds the user's password.
     #[arg(long, value_name = "PATH", requires = "user")]
     password_file: Option<PathBuf>,
-    /// Take what the member has, without asking a majority first.
-    #[arg(long, conflicts_with = "data_dir")]
-    local: bool,
-    /// The data folder of a member that does not run.
-    #[arg(long, value_name = "PATH")]
-    data_dir: Option<PathBuf>,
     #[command(flatten)]
     settings: SettingsArgs,
-    #[command(flatten)]
-    shown: Shown,
+}
+
+/// A member that can be asked.
+struct Reached {
+    endpoint: String,
+    tls: Option<Tls>,
+    user: Option<(String, String)>,
 }
 
 /// The caller's certificate; without any of these, the one of the settings.
@@ -169,12 +185,28 @@ impl Save {
             eprintln!("the member's log ends at term {term}, index {index}");
             return self.saved(&saved);
         }
-        let options = self.options(args)?;
+        let Reached { endpoint, tls, user } = self.reach.resolve(args)?;
+        let options = SaveOptions { endpoint, tls, user, local: self.local };
         let saved = runtime()?.block_on(backup::save(&options, &self.file, tell))?;
         self.saved(&saved)
     }
 
-    fn options(&self, args: &SettingsArgs) -> anyhow::Result<SaveOptions> {
+    fn saved(&self, saved: &Saved) -> anyhow::Result<()> {
+        match self.shown.output {
+            Output::Json => json(saved),
+            Output::Table => {
+                println!("saved     {}", saved.path.display());
+                println!("bytes     {}", saved.bytes);
+                println!("sha256    {}", saved.sha256);
+                summary(&saved.summary);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Reach {
+    fn resolve(&self, args: &SettingsArgs) -> anyhow::Result<Reached> {
         let files = match (&self.tls.folder, &self.tls.cert, &self.tls.key, &self.tls.cacert) {
             (Some(folder), ..) => Some(TlsFiles::in_dir(folder)),
             (_, Some(cert), Some(key), Some(ca)) => {
@@ -200,20 +232,7 @@ impl Save {
             (Some(name), Some(path)) => Some((name.clone(), settings::Secret::at(path).read()?)),
             _ => None,
         };
-        Ok(SaveOptions { endpoint, tls, user, local: self.local })
-    }
-
-    fn saved(&self, saved: &Saved) -> anyhow::Result<()> {
-        match self.shown.output {
-            Output::Json => json(saved),
-            Output::Table => {
-                println!("saved     {}", saved.path.display());
-                println!("bytes     {}", saved.bytes);
-                println!("sha256    {}", saved.sha256);
-                summary(&saved.summary);
-                Ok(())
-            }
-        }
+        Ok(Reached { endpoint, tls, user })
     }
 }
 
