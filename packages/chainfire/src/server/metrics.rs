@@ -487,3 +487,17 @@ fn syncs(stats: &journal::Stats) -> Metric {
     metric.set_histogram(histogram);
     metric
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_prefixes_have_one_label() {
+        assert_eq!(label_of(b"team/"), "team/");
+        assert_eq!(label_of(b"\xff\"\n"), "\\xff\\\"\\n");
+        let long = vec![b'a'; 30_000];
+        let (one, other) = (label_of(&long), label_of(&long[1..]));
+        assert!(one != other && one.len() == other.len() && one.len() < 2 * LABEL_MAX);
+    }
+}
