@@ -37,7 +37,8 @@ pub struct FjallOptions {
     pub memtable_bytes: u64,
     /// Bytes of write-ahead files at which spaces are flushed to free them; at least 64 MiB.
     pub journal_bytes: u64,
-    /// Threads that flush and compact.
+    /// Threads that flush and compact. fjall's first one never compacts, and spins while there is
+    /// more to compact than the others take: with two that is during every compaction.
     pub workers: usize,
     /// How many table files are kept open.
     pub open_files: usize,
@@ -49,7 +50,7 @@ impl Default for FjallOptions {
             cache_bytes: 16 << 20,
             memtable_bytes: 8 << 20,
             journal_bytes: 64 << 20,
-            workers: 2,
+            workers: 4,
             open_files: 256,
         }
     }
@@ -252,7 +253,8 @@ impl Fjall {
     /// Writes and shows a batch; the caller holds `writer`.
     fn commit(&self, batch: Batch) -> Result<(), EngineError> {
         let spaces = Arc::clone(&self.view().spaces);
-        let mut changes = self.db.batch();
+        // Not handed to the system at once: only a persist is meant to last.
+        let mut changes = self.db.batch().durability(None);
         for change in batch.into_changes() {
             check_key(&change.key)?;
             let Some(keyspace) = spaces.get(change.space) else {
