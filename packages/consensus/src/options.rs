@@ -70,7 +70,7 @@ pub struct GroupOptions {
     pub batch_requests: usize,
     /// The most bytes in one Raft entry (one request may be larger).
     pub batch_bytes: usize,
-    /// The most Raft entries of this node under way at once.
+    /// The most Raft entries of this node under way at once; beside the first only full ones.
     pub batches_in_flight: usize,
     /// The largest request.
     pub max_request: usize,

@@ -103,8 +103,16 @@ impl<R> Waiters<R> {
 
 /// Requests that wait to be proposed.
 pub(crate) struct Queue<R> {
-    items: Mutex<VecDeque<Item<R>>>,
-    ring: Notify,
+    items: Mutex<Items<R>>,
+    /// There is one.
+    some: Notify,
+    /// There is enough for a batch.
+    full: Notify,
+}
+
+struct Items<R> {
+    line: VecDeque<Item<R>>,
+    bytes: usize,
 }
 
 struct Item<R> {
@@ -120,13 +128,37 @@ struct Gathered<R> {
     since: Instant,
 }
 
+impl<R> Items<R> {
+    fn fill_a_batch(&self, options: &GroupOptions) -> bool {
+        self.line.len() >= options.batch_requests || self.bytes >= options.batch_bytes
+    }
+}
+
 impl<R> Queue<R> {
     pub(crate) fn new() -> Self {
-        Self { items: Mutex::default(), ring: Notify::new() }
+        let items = Mutex::new(Items { line: VecDeque::new(), bytes: 0 });
+        Self { items, some: Notify::new(), full: Notify::new() }
+    }
+
+    fn push(&self, item: Item<R>, options: &GroupOptions) {
+        let mut items = self.items.lock();
+        let (was_empty, was_full) = (items.line.is_empty(), items.fill_a_batch(options));
+        items.bytes += item.request.len();
+        items.line.push_back(item);
+        if was_empty {
+            self.some.notify_one();
+        }
+        if !was_full && items.fill_a_batch(options) {
+            self.full.notify_one();
+        }
     }
 
     fn is_empty(&self) -> bool {
-        self.items.lock().is_empty()
+        self.items.lock().line.is_empty()
+    }
+
+    fn fills_a_batch(&self, options: &GroupOptions) -> bool {
+        self.items.lock().fill_a_batch(options)
     }
 
     /// All that waits, up to the limits of a batch. Who waits no more is left out.
@@ -134,15 +166,15 @@ impl<R> Queue<R> {
         let mut items = self.items.lock();
         let (mut requests, mut answers) = (Vec::new(), Vec::new());
         let (mut cost, mut bytes, mut since) = (0, 0, None);
-        while let Some(next) = items.front() {
+        while let Some(next) = items.line.front() {
             let len = next.request.len();
             let full = requests.len() >= options.batch_requests
                 || (!requests.is_empty() && bytes + len > options.batch_bytes);
             if full {
-                self.ring.notify_one();
                 break;
             }
-            let Some(item) = items.pop_front() else { break };
+            let Some(item) = items.line.pop_front() else { break };
+            items.bytes -= len;
             if item.answer.is_closed() {
                 waiters.release(len + OVERHEAD);
                 continue;
@@ -157,8 +189,12 @@ impl<R> Queue<R> {
     }
 
     pub(crate) fn fail_all(&self, error: &ProposeError, waiters: &Waiters<R>) {
-        let items = std::mem::take(&mut *self.items.lock());
-        for item in items {
+        let line = {
+            let mut items = self.items.lock();
+            items.bytes = 0;
+            std::mem::take(&mut items.line)
+        };
+        for item in line {
             waiters.release(item.request.len() + OVERHEAD);
             let _ = item.answer.send(Err(error.clone()));
         }
@@ -185,12 +221,11 @@ impl<M: Machine> Shared<M> {
             return Err(ProposeError::TooBusy);
         }
         let (answer, receiver) = oneshot::channel();
-        self.queue.items.lock().push_back(Item { request, answer, since: Instant::now() });
+        self.queue.push(Item { request, answer, since: Instant::now() }, &self.options);
         // After the push: whoever ends the group either sees this item, or is seen here.
         if let Some(ended) = self.ended() {
             self.queue.fail_all(&ended.propose_error(), &self.waiters);
         }
-        self.queue.ring.notify_one();
         receiver.await.unwrap_or(Err(ProposeError::Stopped))
     }
 
@@ -201,21 +236,35 @@ impl<M: Machine> Shared<M> {
         loop {
             while self.queue.is_empty() {
                 tokio::select! {
-                    () = self.queue.ring.notified() => {}
+                    () = self.queue.some.notified() => {}
                     () = self.stop.cancelled() => return,
                 }
+                // Whoever else is about to ask comes along.
+                tokio::task::yield_now().await;
             }
-            // While this waits for an earlier batch, the next one grows.
             let permit = tokio::select! {
-                permit = slots.clone().acquire_owned() => permit,
+                permit = self.slot(&slots) => permit,
                 () = self.stop.cancelled() => return,
             };
-            let Ok(permit) = permit else { return };
+            let Some(permit) = permit else { return };
             if let Some(batch) = self.queue.gather(&self.options, &self.waiters) {
                 sequence += 1;
                 tokio::spawn(self.clone().drive(sequence, batch, permit));
             }
         }
+    }
+
+    /// As Nagle's algorithm (RFC 896) has it: while a batch is under way the next one grows, and
+    /// only when it is full does it go beside. A batch costs each member more than a request does.
+    async fn slot(&self, slots: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+        let all = self.options.batches_in_flight as u32;
+        while !self.queue.fills_a_batch(&self.options) {
+            tokio::select! {
+                permits = slots.clone().acquire_many_owned(all) => return permits.ok()?.split(1),
+                () = self.queue.full.notified() => {}
+            }
+        }
+        slots.clone().acquire_owned().await.ok()
     }
 
     async fn drive(

@@ -97,9 +97,12 @@ impl<M: Machine> Shared<M> {
             let reads = std::mem::take(&mut *self.reads.waiting.lock());
             let Some(since) = reads.since else {
                 tokio::select! {
-                    () = self.reads.ring.notified() => continue,
+                    () = self.reads.ring.notified() => {}
                     () = self.stop.cancelled() => return,
                 }
+                // Whoever else is about to ask comes along.
+                tokio::task::yield_now().await;
+                continue;
             };
             let deadline = since + self.options.request_timeout;
             if self.leader() != Some(self.me) && !reads.there.is_empty() {
