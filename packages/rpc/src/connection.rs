@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Peer;
 use crate::deadline::Answering;
+use crate::gather::Gather;
 use crate::io::{Prefixed, ServerIo};
 use crate::metrics::Metrics;
 use crate::tls::{ClientAuth, Speaks, Tls};
@@ -122,7 +123,7 @@ async fn begin(
     stream: TcpStream,
     addr: SocketAddr,
     shared: &Shared,
-) -> Result<(TokioIo<Prefixed>, bool, Peer), Refused> {
+) -> Result<(TokioIo<Gather<Prefixed>>, bool, Peer), Refused> {
     stream.set_nodelay(true).map_err(Refused::Lost)?;
     probe_when_quiet(&stream).map_err(|error| Refused::Lost(error.into()))?;
     let (mut io, peer) = match &shared.tls {
@@ -154,7 +155,7 @@ async fn begin(
     if !http2 && !first.first().is_some_and(u8::is_ascii_uppercase) {
         return Err(Refused::Garbage("HTTP"));
     }
-    Ok((TokioIo::new(Prefixed { first, rest: io }), http2, peer))
+    Ok((TokioIo::new(Gather::new(Prefixed { first, rest: io })), http2, peer))
 }
 
 /// Whoever is gone without a word is noticed, also where the protocol has no pings: an answer that
@@ -181,7 +182,7 @@ async fn first_bytes(io: &mut ServerIo) -> std::io::Result<Bytes> {
 }
 
 async fn converse(
-    io: TokioIo<Prefixed>,
+    io: TokioIo<Gather<Prefixed>>,
     http2: bool,
     answering: Answering,
     stop: &CancellationToken,

@@ -13,6 +13,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 
+use crate::gather::Gather;
 use crate::io::ClientIo;
 use crate::tls::{Speaks, Tls};
 
@@ -46,7 +47,7 @@ impl Dialed {
 }
 
 impl tower::Service<Uri> for Connector {
-    type Response = TokioIo<ClientIo>;
+    type Response = TokioIo<Gather<ClientIo>>;
     type Error = io::Error;
     type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
 
@@ -60,7 +61,7 @@ impl tower::Service<Uri> for Connector {
             tokio::time::timeout(CONNECT_MAX, dialing)
                 .await
                 .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-                .map(TokioIo::new)
+                .map(|io| TokioIo::new(Gather::new(io)))
         })
     }
 }

@@ -13,6 +13,7 @@ pub mod codes;
 mod connection;
 mod connector;
 mod deadline;
+mod gather;
 mod https;
 mod io;
 mod metrics;
