@@ -75,6 +75,7 @@ impl Ground {
             quota_bytes: settings.storage.quota_bytes,
             cluster_id: settings.cluster_id,
             lessor: Arc::new(Lessor::new(election)),
+            renewals: Arc::default(),
             peers: peers.clone(),
             quorum: has_quorum.clone(),
             full: AtomicBool::new(false),

@@ -14,6 +14,7 @@ use api::etcdserverpb::{
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use tonic::metadata::MetadataMap;
+use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::auth::Caller;
@@ -54,38 +55,63 @@ impl Node {
 
     /// Renews leases, here or at the leader.
     pub(super) async fn renew(
-        &self,
+        self: &Arc<Self>,
         metadata: &MetadataMap,
-        ids: &[i64],
+        ids: Vec<i64>,
     ) -> Result<Vec<LeaseKeepAliveResponse>, Status> {
         match self.leader(metadata).await? {
-            Leader::Here => {
-                let times = self.lessor.renew(self, ids).await?;
-                let revision = self.reader.revision();
-                let answer = |(id, ttl): (&i64, i64)| LeaseKeepAliveResponse {
-                    header: self.headers.at(revision),
-                    id: *id,
-                    ttl,
-                };
-                Ok(ids.iter().zip(times).map(answer).collect())
-            }
-            Leader::There(channel) => {
-                let requests: Vec<LeaseKeepAliveRequest> =
-                    ids.iter().map(|id| LeaseKeepAliveRequest { id: *id }).collect();
-                let request = forwarded(futures::stream::iter(requests), self.timeout());
-                let mut client = LeaseClient::new(channel);
-                let mut answers = client.lease_keep_alive(request).await?.into_inner();
-                let mut all = Vec::with_capacity(ids.len());
-                while all.len() < ids.len() {
-                    let Some(mut answer) = answers.message().await? else {
-                        return Err(Status::from(&refusal::NO_LEADER));
-                    };
-                    self.headers.complete(&mut answer.header);
-                    all.push(answer);
-                }
-                Ok(all)
+            Leader::Here => self.renew_here(&ids).await,
+            Leader::There(_) => {
+                let node = self.clone();
+                let renew = move |ids| node.clone().renew_anywhere(ids);
+                let renewed = self.renewals.ask(ids, renew);
+                let in_time = tokio::time::timeout(self.timeout(), renewed).await;
+                in_time.unwrap_or_else(|_| Err(Status::from(&refusal::TIMED_OUT)))
             }
         }
+    }
+
+    /// For all who wait at a follower, or did when this member was one.
+    async fn renew_anywhere(
+        self: Arc<Self>,
+        ids: Vec<i64>,
+    ) -> Result<Vec<LeaseKeepAliveResponse>, Status> {
+        match self.leader(&MetadataMap::new()).await? {
+            Leader::Here => self.renew_here(&ids).await,
+            Leader::There(channel) => self.renew_there(channel, &ids).await,
+        }
+    }
+
+    async fn renew_here(&self, ids: &[i64]) -> Result<Vec<LeaseKeepAliveResponse>, Status> {
+        let times = self.lessor.renew(self, ids).await?;
+        let revision = self.reader.revision();
+        let answer = |(id, ttl): (&i64, i64)| LeaseKeepAliveResponse {
+            header: self.headers.at(revision),
+            id: *id,
+            ttl,
+        };
+        Ok(ids.iter().zip(times).map(answer).collect())
+    }
+
+    async fn renew_there(
+        &self,
+        channel: Channel,
+        ids: &[i64],
+    ) -> Result<Vec<LeaseKeepAliveResponse>, Status> {
+        let requests: Vec<LeaseKeepAliveRequest> =
+            ids.iter().map(|id| LeaseKeepAliveRequest { id: *id }).collect();
+        let request = forwarded(futures::stream::iter(requests), self.timeout());
+        let mut client = LeaseClient::new(channel);
+        let mut answers = client.lease_keep_alive(request).await?.into_inner();
+        let mut all = Vec::with_capacity(ids.len());
+        while all.len() < ids.len() {
+            let Some(mut answer) = answers.message().await? else {
+                return Err(Status::from(&refusal::NO_LEADER));
+            };
+            self.headers.complete(&mut answer.header);
+            all.push(answer);
+        }
+        Ok(all)
     }
 }
 
@@ -163,7 +189,7 @@ impl Lease for LeaseService {
                     return vec![Err(error)];
                 }
                 node.metrics.keep_alive.inc_by(ids.len() as u64);
-                match node.renew(&metadata, &ids).await {
+                match node.renew(&metadata, ids).await {
                     Ok(answers) => answers.into_iter().map(Ok).collect(),
                     Err(error) => vec![Err(error)],
                 }

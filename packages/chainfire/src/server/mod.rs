@@ -21,6 +21,7 @@ mod quota;
 mod range_stream;
 pub(crate) mod refusal;
 mod tally;
+mod together;
 mod turn;
 mod version;
 mod watch;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use api::chainfire_internal::command::Request as Command;
+use api::etcdserverpb::LeaseKeepAliveResponse;
 use bytes::Bytes;
 use consensus::{Group, NodeId};
 use tokio::sync::watch;
@@ -20,6 +21,7 @@ use super::metrics::Metrics;
 use super::peers::Peers;
 use super::quota::Rates;
 use super::refusal;
+use super::together::Together;
 use crate::settings::Limits;
 use crate::store::{Reader, Reply, Store, encode};
 
@@ -37,6 +39,8 @@ pub(crate) struct Node {
     pub(crate) quota_bytes: u64,
     pub(crate) cluster_id: uuid::Uuid,
     pub(crate) lessor: Arc<Lessor>,
+    /// Renewals on their way to the leader.
+    pub(crate) renewals: Arc<Together<LeaseKeepAliveResponse>>,
     pub(crate) peers: Arc<Peers>,
     /// Whether there is a leader; turns false only after a grace time.
     pub(crate) quorum: watch::Receiver<bool>,

@@ -258,7 +258,7 @@ impl Turns {
                 tokio::time::interval(Duration::from_secs(OWN_LEASE_SECONDS as u64 / 3));
             loop {
                 ticks.tick().await;
-                if let Err(error) = node.renew(&MetadataMap::new(), &[id]).await {
+                if let Err(error) = node.renew(&MetadataMap::new(), vec![id]).await {
                     tracing::debug!(%error, lease = id, "a waiter's lease was not renewed");
                 }
             }
