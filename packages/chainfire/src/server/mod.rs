@@ -38,7 +38,6 @@ use api::etcdserverpb::cluster_server::ClusterServer;
 use api::etcdserverpb::kv_server::KvServer;
 use api::etcdserverpb::lease_server::LeaseServer;
 use api::etcdserverpb::maintenance_server::MaintenanceServer;
-use api::etcdserverpb::watch_server::WatchServer;
 use api::v3electionpb::election_server::ElectionServer;
 use api::v3lockpb::lock_server::LockServer;
 use tonic::Request;
@@ -99,12 +98,9 @@ impl Services {
         let turns = turn::Turns { node: node.clone(), sessions: own, caller };
         let election = ElectionServer::new(election::ElectionService(turns.clone()))
             .max_decoding_message_size(limit);
-        let watch = watch::WatchService { node: node.clone(), sessions };
+        let watch = watch::WatchService { node: node.clone(), sessions, limit };
         let maintenance = maintenance::MaintenanceService(node.clone());
         let kv = KvServer::new(kv::KvService(node.clone()))
-            .max_decoding_message_size(limit)
-            .max_encoding_message_size(usize::MAX);
-        let watch = WatchServer::new(watch)
             .max_decoding_message_size(limit)
             .max_encoding_message_size(usize::MAX);
         let routes = routes

@@ -22,14 +22,14 @@ use api::etcdserverpb::{
 };
 use api::mvccpb::KeyValue;
 use bytes::{BufMut, Bytes, BytesMut};
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
 
 use super::auth::Caller;
 use super::node::{Node, mismatch};
 use super::refusal;
-use super::watch::{Session, Sessions};
+use super::watch::{Answer as Told, Session, Sessions};
 use crate::store::{Reader, Reply, StoreError, check};
 
 /// The lease of a waiter that brought none; it ends so long after the call, in seconds.
@@ -136,7 +136,8 @@ impl Turns {
         let requests = futures::stream::iter([Ok(request)]).chain(futures::stream::pending());
         let quorum = Some(self.node.quorum.clone());
         let (sessions, caller) = (self.sessions.clone(), self.caller.clone());
-        Box::pin(Session::new(sessions, Box::pin(requests), quorum, caller).answers())
+        let answers = Session::new(sessions, Box::pin(requests), quorum, caller).answers();
+        Box::pin(answers.map_ok(Told::into_response))
     }
 
     async fn line_up(&self, name: &Bytes, lease: i64, value: Bytes) -> Result<Place, Status> {

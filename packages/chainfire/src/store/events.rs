@@ -4,11 +4,14 @@
 //! history by revision; nothing is kept for it.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
 
 use api::mvccpb::event::EventType;
 use api::mvccpb::{Event, KeyValue};
+use bytes::{Bytes, BytesMut};
 use parking_lot::RwLock;
+use prost::Message;
 use tokio::sync::watch;
 
 use super::lease::LeaseChange;
@@ -21,7 +24,7 @@ pub struct Changes {
     /// The revision now. Everything up to it has been published.
     pub revision: i64,
     /// Events in order; those of one revision (`kv.mod_revision`) stand together.
-    pub events: Arc<[Event]>,
+    pub events: Events,
     /// The pair before each event, as far as it was at hand.
     pub before: Box<[Before]>,
     /// What happened to leases, in order.
@@ -30,6 +33,53 @@ pub struct Changes {
     pub compacted: Option<i64>,
     /// Whether the alarms changed.
     pub alarms: bool,
+}
+
+/// Events, and once somebody has asked for them, their bytes.
+#[derive(Debug, Default)]
+pub struct Events {
+    events: Box<[Event]>,
+    encoded: OnceLock<Box<[Bytes]>>,
+}
+
+impl Events {
+    /// The event at this place, encoded.
+    ///
+    /// # Panics
+    /// As an index, if there is none.
+    pub fn encoded(&self, at: usize) -> &Bytes {
+        &self.encoded.get_or_init(|| encode(&self.events))[at]
+    }
+}
+
+/// All into one piece of memory.
+fn encode(events: &[Event]) -> Box<[Bytes]> {
+    let mut all = BytesMut::with_capacity(events.iter().map(Event::encoded_len).sum());
+    let each = events.iter().map(|event| {
+        event.encode_raw(&mut all);
+        all.split().freeze()
+    });
+    each.collect()
+}
+
+impl Deref for Events {
+    type Target = [Event];
+
+    fn deref(&self) -> &[Event] {
+        &self.events
+    }
+}
+
+impl From<Vec<Event>> for Events {
+    fn from(events: Vec<Event>) -> Events {
+        Events { events: events.into(), encoded: OnceLock::new() }
+    }
+}
+
+impl FromIterator<Event> for Events {
+    fn from_iter<I: IntoIterator<Item = Event>>(events: I) -> Events {
+        events.into_iter().collect::<Vec<Event>>().into()
+    }
 }
 
 /// The pair that an event replaced.
@@ -46,7 +96,9 @@ pub enum Before {
 impl Changes {
     fn weight(&self) -> usize {
         let pair = |pair: &KeyValue| pair.key.len() + pair.value.len() + 256;
-        let events = self.events.iter().filter_map(|event| event.kv.as_ref()).map(pair);
+        // Twice: once somebody watches them, their bytes are kept too.
+        let events = self.events.iter().filter_map(|event| event.kv.as_ref());
+        let events = events.map(|kv| pair(kv) + kv.key.len() + kv.value.len());
         let before = self.before.iter().map(|before| match before {
             Before::Known(before) => pair(before),
             Before::Absent | Before::Fetch => 0,

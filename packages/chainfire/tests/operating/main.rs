@@ -6,6 +6,7 @@
 mod clusters;
 mod etcd;
 mod files;
+mod large;
 mod monitoring;
 mod quotas;
 mod stalls;

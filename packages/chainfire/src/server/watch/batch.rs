@@ -7,6 +7,7 @@ use api::mvccpb::Event;
 
 use crate::store::{Changes, StoreError};
 
+use super::answer::Told;
 use super::source::Source;
 
 /// Where an event is: which part, which place in it.
@@ -29,7 +30,7 @@ enum Part {
 /// What one watch is sent at once.
 pub(crate) struct Piece {
     pub(crate) watch: i64,
-    pub(crate) events: Vec<Event>,
+    pub(super) events: Vec<Told>,
     /// The revision of the last event.
     pub(crate) revision: i64,
     /// The rest of that revision follows.
@@ -100,8 +101,8 @@ impl Batch {
             if !piece.events.is_empty() && bytes >= limit && begins {
                 break;
             }
-            let event = self.shaped(place, shape, source)?;
-            let size = size(&event);
+            let told = self.told(place, shape, source)?;
+            let size = size(told.event());
             if !piece.events.is_empty() && bytes + size > limit {
                 if begins {
                     break;
@@ -113,7 +114,7 @@ impl Batch {
             }
             bytes += size;
             piece.revision = revision;
-            piece.events.push(event);
+            piece.events.push(told);
             self.at += 1;
         }
         Ok(Some(piece))
@@ -126,20 +127,20 @@ impl Batch {
         }
     }
 
-    fn shaped(
-        &self,
-        place: Place,
-        shape: Shape,
-        source: &impl Source,
-    ) -> Result<Event, StoreError> {
-        let mut event = self.event(place).clone();
+    fn told(&self, place: Place, shape: Shape, source: &impl Source) -> Result<Told, StoreError> {
+        let (part, at) = (&self.parts[place.0 as usize], place.1 as usize);
+        let mut event = match part {
+            Part::Live(changes) if !shape.prev_kv => return Ok(Told::Shared(changes.clone(), at)),
+            Part::Live(changes) => changes.events[at].clone(),
+            Part::Past(events) => events[at].clone(),
+        };
         if shape.prev_kv {
-            event.prev_kv = match &self.parts[place.0 as usize] {
-                Part::Live(changes) => source.prev_of(changes, place.1 as usize)?,
+            event.prev_kv = match part {
+                Part::Live(changes) => source.prev_of(changes, at)?,
                 Part::Past(_) => source.prev(&event)?,
             };
         }
-        Ok(event)
+        Ok(Told::Own(event))
     }
 }
 

@@ -27,6 +27,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use super::answer::Answer;
 use super::batch::{Batch, Shape};
 use super::hub::{Hub, Queue, StreamId};
 use super::interest::{Interest, Wanted};
@@ -152,9 +153,7 @@ where
     }
 
     /// The answers, until the client ends the stream or the server must.
-    pub(crate) fn answers(
-        self,
-    ) -> impl Stream<Item = Result<WatchResponse, Status>> + Send + 'static {
+    pub(crate) fn answers(self) -> impl Stream<Item = Result<Answer, Status>> + Send + 'static {
         futures::stream::unfold(Box::new(self), |mut session| async move {
             let answer = session.next().await?;
             session.ended |= answer.is_err();
@@ -162,13 +161,13 @@ where
         })
     }
 
-    async fn next(&mut self) -> Option<Result<WatchResponse, Status>> {
+    async fn next(&mut self) -> Option<Result<Answer, Status>> {
         while !self.ended {
             if self.judged != self.shared.source.auth_epoch() {
                 self.judge();
             }
             if let Some(answer) = self.out.pop_front() {
-                return Some(Ok(answer));
+                return Some(Ok(answer.into()));
             }
             // A client that asks while much is to be sent is heard in between.
             match self.requests.next().now_or_never() {
@@ -362,7 +361,7 @@ where
     }
 
     /// The next answer from the batch.
-    fn next_piece(&mut self) -> Result<Option<WatchResponse>, StoreError> {
+    fn next_piece(&mut self) -> Result<Option<Answer>, StoreError> {
         while let Some(id) = self.batch.next_watch() {
             let Some(watch) = self.watches.get_mut(&id) else {
                 self.batch.skip();
@@ -373,13 +372,13 @@ where
                 break;
             };
             watch.busy = true;
-            return Ok(Some(WatchResponse {
+            let head = WatchResponse {
                 header: self.shared.headers.at(piece.revision),
                 watch_id: piece.watch,
                 fragment: piece.fragment,
-                events: piece.events,
                 ..Default::default()
-            }));
+            };
+            return Ok(Some(Answer { head, events: piece.events }));
         }
         self.batch = Batch::default();
         Ok(None)

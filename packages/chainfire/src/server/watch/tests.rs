@@ -15,13 +15,14 @@ use api::etcdserverpb::{
 };
 use api::mvccpb::event::EventType;
 use api::mvccpb::{Event, KeyValue};
-use futures::{FutureExt, Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use super::answer::Answer;
 use super::hub::{Hub, QueueLimits};
 use super::session::{Session, Sessions};
 use super::source::Source;
@@ -166,7 +167,8 @@ impl Bench {
         let requests_in = UnboundedReceiverStream::new(receive);
         let quorum = Some(self.quorum.subscribe());
         let session = Session::new(self.sessions.clone(), requests_in, quorum, caller);
-        Client { requests, answers: Box::pin(session.answers()) }
+        let answers = session.answers().map_ok(Answer::into_response);
+        Client { requests, answers: Box::pin(answers) }
     }
 
     /// Writes revisions to history; whoever follows the hub learns of them by [`Bench::publish`].
