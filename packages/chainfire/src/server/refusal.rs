@@ -277,6 +277,12 @@ pub(crate) const NO_GOSSIP: Refusal = refusal(
     codes::NO_GOSSIP,
     "give its settings a [gossip] with listen, on every member",
 );
+pub(crate) const NO_METHOD: Refusal = refusal(
+    Code::Unimplemented,
+    "unknown method for service etcdserverpb.Watch",
+    codes::UNSUPPORTED,
+    "the service has one method: Watch",
+);
 /// A mistake of ours.
 pub(crate) const MISMATCH: Refusal = refusal(
     Code::Internal,

@@ -11,6 +11,7 @@ use tonic::Status;
 use tonic::codec::{Codec, EncodeBuf, Encoder};
 use tonic_prost::ProstDecoder;
 
+use crate::server::refusal;
 use crate::store::Changes;
 
 /// The number of `events` in etcd's `WatchResponse`.
@@ -103,8 +104,8 @@ impl Encoder for AnswerEncoder {
     type Error = Status;
 
     fn encode(&mut self, answer: Answer, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        // gRPC's buffer grows as it is written: nothing is too large for it.
-        answer.encode(out).map_err(|error| Status::internal(error.to_string()))
+        // Never: gRPC's buffer grows as it is written.
+        answer.encode(out).map_err(|_| Status::from(&refusal::MISMATCH))
     }
 }
 

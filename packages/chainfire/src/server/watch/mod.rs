@@ -30,6 +30,7 @@ pub(crate) use hub::{Hub, HubStats, QueueLimits};
 pub(crate) use session::{Session, Sessions};
 
 use super::node::{Node, wants_leader};
+use super::refusal;
 use crate::store::{Reader, Subscription};
 
 /// Changes handed to the hub at once.
@@ -66,7 +67,7 @@ impl tower::Service<http::Request<tonic::body::Body>> for WatchService {
         let service = self.clone();
         Box::pin(async move {
             if request.uri().path() != METHOD {
-                return Ok(Status::unimplemented("").into_http());
+                return Ok(Status::from(&refusal::NO_METHOD).into_http());
             }
             let mut grpc = Grpc::new(answer::WatchCodec)
                 .apply_max_message_size_config(Some(service.limit), Some(usize::MAX));

@@ -146,6 +146,8 @@ impl Node {
     pub async fn stop(&mut self) {
         let Some(running) = self.running.take() else { return };
         running.server.abort();
+        // Only then the next start can have the address.
+        let _ = running.server.await;
         running.stop.cancel();
         running.host.shutdown().await;
         running.journal.close();
